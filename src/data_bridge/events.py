@@ -1,0 +1,138 @@
+"""What happened, as frozen values, and who wants to know."""
+
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlanned:
+    """The plan is fixed. Totals are None where nobody can know them."""
+
+    run: str
+    destination: str
+    partitions: int
+    done: int
+    samples: int | None
+    bytes: int | None
+    samples_done: int
+    bytes_done: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionClaimed:
+    partition: int
+    index: int
+    """Samples already committed: where the slot resumes."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplesPacked:
+    """Progress of the open shard, once a batch."""
+
+    partition: int
+    samples: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFinished:
+    """Closed on local disk, not uploaded yet."""
+
+    partition: int
+    key: str
+    samples: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardUploaded:
+    """At the store and verified, not recorded yet."""
+
+    partition: int
+    key: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardCommitted:
+    """Recorded in the ledger. `key` is None when every sample of the range failed."""
+
+    partition: int
+    key: str | None
+    samples: int
+    failed: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFailed:
+    partition: int
+    index: int
+    stage: str
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionDone:
+    partition: int
+    samples: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionFailed:
+    partition: int
+    error: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotLost:
+    """A worker process died or hung and is replaced."""
+
+    slot: int
+    partition: int | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the user should know that is not an error."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinalized:
+    manifest: str
+    samples: int
+    failed: int
+    shards: int
+    bytes: int
+
+
+Event: TypeAlias = (
+    RunPlanned
+    | PartitionClaimed
+    | SamplesPacked
+    | ShardFinished
+    | ShardUploaded
+    | ShardCommitted
+    | ItemFailed
+    | PartitionDone
+    | PartitionFailed
+    | SlotLost
+    | Notice
+    | RunFinalized
+)
+
+
+class Observer(Protocol):
+    """Anything that can be called with an event; called in the driver process, one event at a time."""
+
+    def __call__(self, event: Event, /) -> None: ...
+
+
+def ignore(event: Event, /) -> None:
+    """The observer that does nothing."""

@@ -1,0 +1,1 @@
+"""Reading the world: bytes over any scheme, samples in any format."""

@@ -1,0 +1,111 @@
+"""The value that flows on the hot path: consecutive samples of one partition, many at a time.
+
+Rows keep the form the source had them in, so that a writer may copy bytes instead of building
+Python objects: raw JSON lines, Arrow columns, or plain dictionaries.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Token: TypeAlias = Any
+"""A JSON-able position in a partition, made and understood by its reader alone."""
+
+Row = dict[str, Any]
+"""One sample: field name -> null, bool, int, float, str, bytes, datetime, Decimal, list, dict, ndarray or Media."""
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """Encoded bytes of an image, audio clip or other file, with the path it came from ('' when unknown)."""
+
+    data: bytes
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RowFailure:
+    """One sample that could not be used. `offset` counts samples from the start of its batch or rows, failed ones included."""
+
+    offset: int
+    reason: str
+    where: str = ""
+    """Position as a person would look it up: `data.jsonl line 17`, `part-3.parquet row 12`."""
+    raw: bytes | None = None
+    """The row as it stood in the source, where it can be had; kept by `on_error: quarantine`."""
+    stage: str = "source"
+
+
+@dataclass(frozen=True, slots=True)
+class LineRows:
+    """JSON lines, each exactly one UTF-8 JSON object (the reader checked), in one buffer without copies.
+
+    `starts[i]:ends[i]` of `data` is row i, without its line end. Both are int64 arrays of shape (n,).
+    """
+
+    data: bytes
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def slice(self, lo: int, hi: int) -> "LineRows":
+        return LineRows(self.data, self.starts[lo:hi], self.ends[lo:hi])
+
+
+@dataclass(frozen=True, slots=True)
+class ArrowRows:
+    """Columns of one `pyarrow.RecordBatch`."""
+
+    batch: "pa.RecordBatch"
+
+    def __len__(self) -> int:
+        return int(self.batch.num_rows)
+
+    def slice(self, lo: int, hi: int) -> "ArrowRows":
+        return ArrowRows(self.batch.slice(lo, hi - lo))
+
+
+@dataclass(frozen=True, slots=True)
+class DictRows:
+    """Samples as dictionaries: the slow, general form."""
+
+    rows: Sequence[Row]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def slice(self, lo: int, hi: int) -> "DictRows":
+        return DictRows(self.rows[lo:hi])
+
+
+Rows: TypeAlias = LineRows | ArrowRows | DictRows
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive samples of one partition in source order; a few MB at most.
+
+    `start` re-opens the partition exactly at the first sample. The batch covers `count` samples: the
+    good ones are in `rows`, the bad ones in `failures` (ascending `offset`); together they are all.
+    """
+
+    start: Token
+    rows: Rows
+    failures: tuple[RowFailure, ...] = field(default=())
+
+    @property
+    def count(self) -> int:
+        return len(self.rows) + len(self.failures)
+
+    def offsets(self) -> NDArray[np.int64]:
+        """Offset in the batch of each good row, int64 of shape (len(rows),)."""
+        every = np.arange(self.count, dtype=np.int64)
+        return np.delete(every, [f.offset for f in self.failures]) if self.failures else every

@@ -1,0 +1,71 @@
+"""The plan: what a run will do, fixed before the first byte is written."""
+
+from typing import Any, Literal
+
+from data_bridge.model.source import Document, Piece, SourceFile
+
+LAYOUT_VERSION = 1
+"""Raised only when the bytes we write for the same source and config change."""
+
+
+class Partition(Document):
+    """The unit of work: pieces of files read in order by one slot at a time."""
+
+    index: int
+    pieces: tuple[Piece, ...]
+    samples: int | None = None
+    """Exact count where the format knows it; estimates never enter the plan."""
+    bytes: int | None = None
+    first_index: int = 0
+    """Index of the first sample in the key space: global when counts are known."""
+    key_prefix: str = ""
+    shard_prefix: str = ""
+    first_shard: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"p{self.index:05d}"
+
+
+class Generation(Document):
+    """One append-only entry of the plan log: `plan/000000.json`, `000001.json`, …"""
+
+    v: int = 1
+    number: int
+    kind: Literal["initial", "grown", "retry"] = "initial"
+    config_hash: str
+    config: dict[str, Any]
+    """The byte-affecting settings, secrets removed: shown as a diff when they change."""
+    libraries: dict[str, str] = {}
+    """Versions of the libraries whose output is part of our bytes."""
+    format: str
+    """Source format that reads the pieces."""
+    counted: bool
+    key_digits: int
+    shard_digits: int
+    files: tuple[SourceFile, ...]
+    """Files this generation adds; `Piece.file` counts through all generations in order."""
+    partitions: tuple[Partition, ...]
+    fields: tuple[dict[str, Any], ...] = ()
+    """The source's fields as probed or declared."""
+    writer: dict[str, Any] = {}
+    """The frozen schema, in the writer's own terms."""
+
+
+class Plan(Document):
+    """All generations of one run, merged."""
+
+    run: str
+    generations: tuple[Generation, ...]
+
+    @property
+    def first(self) -> Generation:
+        return self.generations[0]
+
+    @property
+    def files(self) -> tuple[SourceFile, ...]:
+        return tuple(f for g in self.generations for f in g.files)
+
+    @property
+    def partitions(self) -> tuple[Partition, ...]:
+        return tuple(p for g in self.generations for p in g.partitions)

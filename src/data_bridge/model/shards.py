@@ -1,0 +1,123 @@
+"""Shards and the records that commit them."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_bridge.model.batch import RowFailure, Token
+from data_bridge.model.source import Document
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A run of samples in a writer's own form, ready to be cut and written.
+
+    `ends[i]` is the number of payload bytes of samples 0..i together (int64, shape (n,), ascending): the
+    size limit cuts by it. `rows[i]` is the row the sample came from. `failures` are rows that could not be
+    encoded, by `offset` in the rows given; together `rows` and the failures' offsets are all rows given.
+    """
+
+    payload: Any
+    ends: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    failures: tuple[RowFailure, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A finished local shard file: flushed, fsynced, closed."""
+
+    bytes: int
+    sha256: str
+    samples: int
+    meta: dict[str, Any] = field(default_factory=dict)
+    """What the format's index needs to know of this shard (LitData: `dim`, …); JSON-able."""
+
+
+class Cursor(Document):
+    """The position just after the last source sample whose outputs are all in this or earlier shards."""
+
+    pos: Token = None
+    """Reader's token of the batch that holds the next sample; None = the partition's start."""
+    skip: int = 0
+    """Samples of that batch already used."""
+    index: int = 0
+    """Source samples consumed since the partition's start, failed ones included."""
+
+
+class Host(Document):
+    """Which process holds a claim, precisely enough to tell whether it still lives."""
+
+    boot: str
+    pid: int
+    started: float
+    name: str = ""
+
+
+class Claim(Document):
+    v: int = 1
+    kind: Literal["claim"] = "claim"
+    token: str
+    host: Host
+    driver: str = ""
+    """Names the heartbeat object of the run that owns the slot."""
+
+
+class ShardRecord(Document):
+    """The commit of one shard. `key` is None when every sample of its range failed."""
+
+    v: int = 1
+    kind: Literal["shard"] = "shard"
+    token: str
+    sink: str = ""
+    key: str | None
+    bytes: int = 0
+    sha256: str = ""
+    samples: int = 0
+    failed: int = 0
+    failures: str | None = None
+    """Key of the failures file, written before this record."""
+    failures_sha256: str | None = None
+    first_index: int = 0
+    """First source index in the range this shard covers (in the partition's key space), inclusive."""
+    end_index: int = 0
+    """One past the last source index of the range."""
+    cursor: Cursor
+    state: dict[str, Any] = {}
+    meta: dict[str, Any] = {}
+
+
+class Done(Document):
+    """The end of a partition: repeats its shards, so that readers need nothing else."""
+
+    v: int = 1
+    kind: Literal["done"] = "done"
+    token: str
+    cursor: Cursor
+    samples: int
+    failed: int
+    bytes: int
+    shards: tuple[ShardRecord, ...]
+    trailing_failed: int = 0
+    failures: str | None = None
+    failures_sha256: str | None = None
+    warnings: dict[str, int] = {}
+
+
+class Failed(Document):
+    """The partition could not be finished by this run; the next run claims it again."""
+
+    v: int = 1
+    kind: Literal["failed"] = "failed"
+    token: str
+    error: str
+    hint: str = ""
+    cursor: Cursor
+
+
+Record: TypeAlias = Claim | ShardRecord | Done | Failed

@@ -1,0 +1,1 @@
+"""What a slot does: prepare, process, finalize."""
