@@ -1,0 +1,159 @@
+"""Local files that are whole or absent: written beside their place under a private name, flushed, then renamed."""
+
+import errno
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from data_bridge.errors import DiskFullError
+
+PARTIAL_NAME = re.compile(r"\.(?P<name>.+)\.(?P<token>[0-9A-Za-z_-]+)\.partial")
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
+Link = Callable[[Path, Path], None]
+
+
+def partial_path(path: Path, token: str) -> Path:
+    """Where `path` is written before it gets its name; `token` belongs to one attempt alone."""
+    return path.with_name(f".{path.name}.{token}.partial")
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file name is one that `partial_path` gives."""
+    return PARTIAL_NAME.fullmatch(name) is not None
+
+
+@contextmanager
+def disk_full(what: str) -> Generator[None]:
+    """Turn "no space left" and "quota exceeded" into DiskFullError; `what` says what was being written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        raise DiskFullError(f"no space left: {what}", hint="free some space and run the same command again") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents so that they survive a power cut."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        fsync_folder(new.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # some network filesystems know no fsync of folders, and need none
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def open_exclusively(path: Path) -> BinaryIO:
+    """A new file for writing; FileExistsError when another attempt has it."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb")
+
+
+def publish(partial: Path, path: Path) -> None:
+    """Give a complete, flushed file its name, replacing what is there, and make the name durable."""
+    with disk_full(f"renaming to {path}"):
+        os.replace(partial, path)
+        fsync_folder(path.parent)
+
+
+@contextmanager
+def replacing(path: Path, token: str) -> Generator[BinaryIO]:
+    """A new binary file that takes the name `path` when the block ends well, and vanishes when it does not.
+
+    Folders on the way are made. Raises DiskFullError where there is no space.
+    """
+    partial = partial_path(path, token)
+    with disk_full(f"writing {path}"):
+        make_folder(path.parent)
+        file = open_exclusively(partial)
+        try:
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            publish(partial, path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                partial.unlink()
+            raise
+
+
+def link_if_absent(path: Path, data: bytes, token: str, *, link: Link = os.link) -> bool:
+    """Write `path` unless it exists, atomically among any number of writers; False = it existed.
+
+    Raises OSError with an errno of `NO_LINKS` where the filesystem has no hard links, DiskFullError without space.
+    """
+    partial = partial_path(path, token)
+    with disk_full(f"writing {path}"):
+        make_folder(path.parent)
+        file = open_exclusively(partial)
+        try:
+            with file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            return _linked(partial, path, link)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _linked(partial: Path, path: Path, link: Link) -> bool:
+    try:
+        link(partial, path)
+    except FileExistsError:
+        # a network filesystem may have done it and lost the answer: two names then share the file
+        return partial.stat().st_nlink > 1
+    fsync_folder(path.parent)
+    return True
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def partials(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Partial files under a folder, at any depth, with their tokens."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if match := PARTIAL_NAME.fullmatch(name):
+                yield Path(place, name), match["token"]
+
+
+def sweep_partials(folder: Path, token: str | None = None, *, older_than_s: float = 0.0) -> list[Path]:
+    """Remove the partial files under `folder` of one attempt, or of all attempts; returns what was removed.
+
+    Files touched within the last `older_than_s` seconds stay: somebody may be writing them.
+    """
+    newest_s = time.time() - older_than_s
+    swept = []
+    for path, owner in partials(folder):
+        if token is not None and owner != token:
+            continue
+        with suppress(FileNotFoundError):
+            if older_than_s and path.stat().st_mtime > newest_s:
+                continue
+            path.unlink()
+            swept.append(path)
+    return sorted(swept)
