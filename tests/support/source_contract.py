@@ -8,6 +8,7 @@ class TestJsonl(SourceContract):
     def wrong(self, tmp_path): return SourceFile(uri=..., size=...)
 """
 
+import itertools
 import json
 import random
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ import pytest
 
 from data_bridge.errors import SourceError
 from data_bridge.io.sources.base import Format
-from data_bridge.model.batch import ArrowRows, Batch, LineRows, Row, Rows, RowFailure
+from data_bridge.model.batch import ArrowRows, Batch, LineRows, Row, RowFailure, Rows
 from data_bridge.model.source import Extent, FilePiece, SourceFile
 
 CUTS = 60
@@ -80,7 +81,7 @@ def cut_positions(extent: Extent) -> list[int]:
     if not extent.divisible or extent.end is None:
         return []
     inside = range(extent.start + 1, extent.end)
-    return list(inside) if len(inside) <= CUTS else sorted(random.Random(7).sample(inside, CUTS))  # noqa: S311
+    return list(inside) if len(inside) <= CUTS else sorted(random.Random(7).sample(inside, CUTS))
 
 
 class SourceContract:
@@ -155,7 +156,7 @@ class SourceContract:
         for file in case.files:
             for extent in case.format.extents(file):
                 edges = [extent.start, *cut_positions(extent)[::7], extent.end]
-                pieces += [FilePiece(file, lo or 0, hi) for lo, hi in zip(edges, edges[1:], strict=False)]
+                pieces += [FilePiece(file, lo or 0, hi) for lo, hi in itertools.pairwise(edges)]
         batches = list(case.format.read(pieces, None))
 
         assert good([one for batch in batches for one in samples(batch)]) == case.expected
