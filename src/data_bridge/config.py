@@ -3,12 +3,15 @@
 Every field says whether it changes the bytes of the output (`byte=True`); the config hash is made of those.
 """
 
+import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic_core import to_jsonable_python
 
 SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
               "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
@@ -93,6 +96,10 @@ class SourceOptions(Section):
     columns: tuple[str, ...] | None = _field(None, byte=True, description="read only these columns (Parquet, Arrow, CSV, Hub)")
     delimiter: str | None = _field(None, byte=True, description="CSV: field delimiter (default `,`, for .tsv a tab)")
     header: bool = _field(True, byte=True, description="CSV: the first line names the columns")
+    quotes: bool = _field(True, byte=True, description="CSV: `\"` protects delimiters and line ends; false = it is a plain character")
+    csv_types: dict[str, Literal["int64", "float64", "bool", "string"]] | None = _field(
+        None, byte=True, description="CSV: types of columns that are not text (`{id: int64, score: float64}`)"
+    )
     text_field: str = _field("text", byte=True, description="text: name of the one field")
     keep_empty_lines: bool = _field(False, byte=True, description="text: blank lines are samples too")
 
@@ -133,6 +140,9 @@ class PipelineSettings(Section):
     )
     max_failures: int | None = _field(None, byte=False, ge=0, description="stop when more samples than this failed")
     partition_bytes: Size = _field(256_000_000, byte=True, gt=0, description="size of the unit of work")
+    max_lag_samples: int | None = _field(
+        None, byte=True, gt=0, description="close a shard after this many source samples even if few were written; default 64 x samples_per_shard"
+    )
     limit: int | None = _field(None, byte=True, gt=0, description="only the first N samples; a dataset of its own")
     allow_empty: bool = _field(False, byte=False, description="a source without samples is not an error")
     workers: int | None = _field(None, byte=False, ge=0, description="worker processes; 0 = in this process; default: usable cores")
@@ -157,3 +167,81 @@ def load_settings(path: Path, env: Mapping[str, str] = os.environ) -> Settings:
     Raises ConfigError that lists every problem with the path of its key.
     """
     raise NotImplementedError
+
+
+def byte_settings(settings: Settings) -> dict[str, Any]:
+    """The settings that decide the bytes of the output, secrets removed, as plain JSON values.
+
+    Two configs with equal values here give the same shards of the same source.
+    """
+    return _marked(settings.pipeline, byte=True)
+
+
+def redacted(settings: Settings) -> dict[str, Any]:
+    """The pipeline settings as they may be shown and stored: everything except secrets."""
+    return {**_marked(settings.pipeline, byte=True), **_marked(settings.pipeline, byte=False)}
+
+
+def config_hash(values: Mapping[str, Any]) -> str:
+    """SHA-256 of `byte_settings`, hex."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _marked(section: Section, *, byte: bool) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, info in type(section).model_fields.items():
+        extra = info.json_schema_extra
+        assert isinstance(extra, dict), f"{type(section).__name__}.{name} does not say whether it changes bytes"
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            inner = _marked(value, byte=byte)
+            if inner:
+                values[info.alias or name] = inner
+        elif extra["byte"] is byte and not isinstance(value, SecretStr):
+            values[info.alias or name] = without_secrets(to_jsonable_python(value))
+    return values
+
+
+SECRET_WORDS = ("token", "secret", "password", "credential", "api_key", "access_key", "authorization")
+
+
+def without_secrets(value: Any) -> Any:
+    """A JSON value with every mapping entry left out whose name sounds like a secret (`load_kwargs.token`)."""
+    if isinstance(value, dict):
+        return {
+            k: without_secrets(v) for k, v in value.items() if not any(word in str(k).lower() for word in SECRET_WORDS)
+        }
+    return [without_secrets(v) for v in value] if isinstance(value, list) else value
+
+
+def hf_endpoint(env: Mapping[str, str] = os.environ) -> str:
+    """Where the Hugging Face Hub is, as `huggingface_hub` finds it."""
+    return (env.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def hf_token(env: Mapping[str, str] = os.environ) -> SecretStr | None:
+    """The Hub token of the environment or of the file that `hf auth login` wrote; None = anonymous."""
+    if env.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return None
+    token = env.get("HF_TOKEN") or env.get("HUGGING_FACE_HUB_TOKEN")
+    if not token:
+        cache = Path(env.get("XDG_CACHE_HOME") or "~/.cache")
+        home = Path(env.get("HF_HOME") or cache / "huggingface")
+        file = Path(env.get("HF_TOKEN_PATH") or home / "token").expanduser()
+        token = file.read_text(encoding="utf-8") if file.is_file() and os.access(file, os.R_OK) else ""
+    token = token.strip()
+    return SecretStr(token) if token else None
+
+
+def http_proxy(url: str, env: Mapping[str, str] = os.environ) -> str | None:
+    """The proxy that the environment (`https_proxy`, `http_proxy`, `all_proxy`, `no_proxy`) sets for a URL."""
+    scheme, _, rest = url.partition("://")
+    names = (f"{scheme}_proxy", f"{scheme.upper()}_PROXY", "all_proxy", "ALL_PROXY")
+    proxy = next((env[name] for name in names if env.get(name)), None)
+    if proxy is None:
+        return None
+    from urllib.request import proxy_bypass_environment
+
+    bypass = env.get("no_proxy") or env.get("NO_PROXY") or ""
+    host = rest.partition("/")[0].rpartition("@")[2]
+    return None if proxy_bypass_environment(host, {"no": bypass}) else proxy  # type: ignore[attr-defined]

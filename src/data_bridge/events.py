@@ -77,7 +77,9 @@ class ItemFailed:
 class PartitionDone:
     partition: int
     samples: int
+    """In its shards, by this run and earlier ones."""
     failed: int
+    """Behind its last shard; the others were told with their shards."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ class Partition(Document):
     key_prefix: str = ""
     shard_prefix: str = ""
     first_shard: int = 0
+    limit: int | None = None
+    """Stop after this many source samples; only where the count is not known beforehand."""
 
     @property
     def name(self) -> str:

@@ -1,0 +1,100 @@
+"""One source, whatever its scheme and format: list it, cut it into partitions, read them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from data_bridge.config import Settings
+from data_bridge.errors import ConfigError
+from data_bridge.io.sources import registry
+from data_bridge.io.sources.base import Format
+from data_bridge.io.sources.partitioning import cut_partitions
+from data_bridge.io.transport import Transport
+from data_bridge.model.batch import Batch, Token
+from data_bridge.model.plan import Partition
+from data_bridge.model.source import FilePiece, Probe, SourceFile
+
+HUB = "huggingface"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What the source holds now."""
+
+    format: str
+    files: tuple[SourceFile, ...]
+    pinned: bool = False
+    """The files are a commit of a Hub repository: they cannot change."""
+
+
+class SampleStream:
+    """Lazily reads the samples of `pipeline.input_uri`; keeps no data and no open file."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._pipeline = settings.pipeline
+        self.transport = Transport(settings)
+
+    def listing(self) -> Listing:
+        """Every file of the source with its identity as of now.
+
+        Raises ConfigError naming the URI when a file is missing, unreadable or the list is empty.
+        """
+        pipeline = self._pipeline
+        uris = [pipeline.input_uri] if isinstance(pipeline.input_uri, str) else list(pipeline.input_uri)
+        if pipeline.input_format == HUB or (pipeline.input_format == "auto" and _names_hub_dataset(uris)):
+            return self._hub_listing(uris)
+        files = self.transport.expand(uris)
+        name = pipeline.input_format if pipeline.input_format != "auto" else registry.detect(files)
+        reader = self.format(name)
+        prepare = getattr(reader, "prepare", None)
+        return Listing(name, tuple(prepare(files) if prepare else files))
+
+    def _hub_listing(self, uris: Sequence[str]) -> Listing:
+        from data_bridge.io.sources.hub import resolve_source
+
+        if len(uris) != 1 or not uris[0].startswith("hf://"):
+            raise ConfigError(
+                f"pipeline.input_uri: a Hugging Face dataset is one `hf://org/name`, not {', '.join(uris)}",
+                hint="give one dataset, or name the format of the files with input_format",
+            )
+        name, files = resolve_source(uris[0], self._pipeline.source_options, self.transport)
+        return Listing(name, tuple(files), pinned=True)
+
+    def format(self, name: str) -> Format:
+        """The reader of a format. Raises ConfigError for options it does not know."""
+        return registry.make(name, self._pipeline.source_options, self.transport)
+
+    def probe(self, listing: Listing) -> Probe:
+        """Fields and first rows of the source."""
+        return self.format(listing.format).probe(listing.files)
+
+    def partitions(self, listing: Listing, *, first_file: int = 0, start: dict[str, int] | None = None) -> list[Partition]:
+        """Cut the listed files into partitions that depend on source and config alone.
+
+        `first_file` numbers the files in the plan's table; `start` gives, per URI, the byte from where a grown file is new.
+        """
+        reader = self.format(listing.format)
+        extents = [
+            (first_file + number, extent.model_copy(update={"start": (start or {}).get(file.uri, extent.start)}))
+            for number, file in enumerate(listing.files)
+            for extent in reader.extents(file)
+        ]
+        return cut_partitions(
+            extents,
+            counted=reader.counted,
+            partition_bytes=self._pipeline.partition_bytes,
+            samples_per_shard=self._pipeline.samples_per_shard,
+            limit=self._pipeline.limit,
+        )
+
+    def read(self, format_name: str, files: Sequence[SourceFile], partition: Partition, token: Token | None) -> Iterator[Batch]:
+        """Samples of one partition in order, from the token of an earlier batch (None = from the start)."""
+        pieces = [FilePiece(files[p.file], p.start, p.end) for p in partition.pieces]
+        return self.format(format_name).read(pieces, token)
+
+
+def _names_hub_dataset(uris: Sequence[str]) -> bool:
+    """Whether the only URI is a dataset (`hf://org/name`), not a file inside one."""
+    if len(uris) != 1 or not uris[0].startswith("hf://"):
+        return False
+    return len(uris[0].removeprefix("hf://").removeprefix("datasets/").strip("/").split("/")) <= 2

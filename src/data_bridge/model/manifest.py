@@ -1,0 +1,53 @@
+"""The manifest: what a finished dataset is and where it came from."""
+
+from typing import Any, Literal
+
+from data_bridge.model.source import Document
+
+MANIFEST_KEY = "manifest.json"
+
+
+class Totals(Document):
+    samples: int
+    failed: int
+    bytes: int
+    shards: int
+
+
+class IndexRange(Document):
+    """Source indices [start, end) in the key space, less failures."""
+
+    start: int
+    end: int
+
+
+class ManifestShard(Document):
+    path: str
+    sha256: str
+    bytes: int
+    samples: int
+    partition: int
+    source: IndexRange
+    split: str | None = None
+
+
+class Manifest(Document):
+    """Written last and whole: a dataset without one is not finished."""
+
+    version: int = 1
+    run: str
+    created: str
+    status: Literal["complete", "completed_with_failures"]
+    format: str
+    totals: Totals
+    shards: tuple[ManifestShard, ...]
+    indexes: dict[str, str] = {}
+    """Files for the format's readers, by name, with their SHA-256."""
+    fields: tuple[dict[str, Any], ...] = ()
+    writer: dict[str, Any] = {}
+    """The frozen schema in the writer's terms (members, leaves)."""
+    provenance: dict[str, Any] = {}
+    failures: tuple[str, ...] = ()
+    """Keys of the failure files."""
+    warnings: dict[str, int] = {}
+    drops: int = 0

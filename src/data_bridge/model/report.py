@@ -1,0 +1,92 @@
+"""What a run tells when it is over."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+COMPLETED_WITH_FAILURES = 3
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """How a run ended. `exit_code` is 0 only when every source sample is in exactly one shard."""
+
+    run: str
+    status: Literal["complete", "completed_with_failures", "interrupted"]
+    destination: str
+    manifest: str | None
+    """URI of the manifest, when it was written."""
+    format: str
+    samples: int
+    failed: int
+    shards: int
+    bytes: int
+    seconds: float
+    resumed: bool = False
+    """Whether an earlier run had done part of it."""
+    peak_bytes: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        return {"complete": 0, "completed_with_failures": COMPLETED_WITH_FAILURES, "interrupted": INTERRUPTED}[self.status]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReport:
+    """What a run would do. Counts are None where only reading the source can tell; estimates are marked so."""
+
+    run: str | None
+    source: str
+    source_format: str
+    destination: str
+    format: str
+    files: int
+    source_bytes: int | None
+    partitions: int
+    partitions_done: int
+    samples: int | None
+    samples_estimated: int | None
+    samples_done: int
+    shards: int | None
+    shards_estimated: int | None
+    shards_done: int
+    shard_bytes_estimated: int | None
+    fields: tuple[tuple[str, str], ...]
+    writer: dict[str, object]
+    warnings: tuple[str, ...]
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReport:
+    """What the ledger of a destination says."""
+
+    run: str
+    destination: str
+    complete: bool
+    partitions: int
+    partitions_done: int
+    partitions_failed: int
+    partitions_held: int
+    samples: int
+    failed: int
+    shards: int
+    bytes: int
+    samples_expected: int | None
+    errors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What was checked and what was wrong with it; sound when `problems` is empty."""
+
+    destination: str
+    shards: int
+    samples: int
+    bytes: int
+    deep: bool
+    problems: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.problems else 0

@@ -1,0 +1,255 @@
+"""A run's steps: prepare (plan), process (one partition), finalize (manifest)."""
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_bridge.config import Settings, redacted
+from data_bridge.errors import ConflictError, IntegrityError
+from data_bridge.events import PartitionClaimed, PartitionDone
+from data_bridge.io.sources.stream import SampleStream
+from data_bridge.model.manifest import MANIFEST_KEY, Manifest
+from data_bridge.model.plan import Partition, Plan
+from data_bridge.model.shards import Done, Failed
+from data_bridge.model.store import ObjectStore
+from data_bridge.pipelines import planning
+from data_bridge.pipelines.commit import Committer, Control
+from data_bridge.pipelines.factory import writer_class
+from data_bridge.pipelines.finalize import finalize
+from data_bridge.pipelines.process import PartitionRun
+from data_bridge.pipelines.staging import Staging
+from data_bridge.utils import claims
+from data_bridge.utils.files import sha256_of
+from data_bridge.utils.progress import Ledger, PartitionLog, ProgressTracker, dump, refuse_if_held
+
+OpenStore = Callable[[Settings], ObjectStore]
+"""How a slot gets at the destination; picklable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """Whose claims may be taken over although their process cannot be seen from here."""
+
+    dead_drivers: frozenset[str] = field(default_factory=frozenset)
+    steal: bool = False
+
+
+class Pipeline:
+    """One dataset on its way from source to destination. Holds no open file or connection of its own."""
+
+    def __init__(self, settings: Settings, store: ObjectStore, *, plan: Plan | None = None, slots: int = 1) -> None:
+        self.settings = settings
+        self.store = store
+        self.stream = SampleStream(settings)
+        self._plan = plan
+        self._slots = slots
+        self.sample_bytes: float | None = None
+        """Source bytes per sample, estimated when the source is planned for the first time."""
+        self._writer_class = writer_class(settings.pipeline.name)
+
+    @property
+    def plan(self) -> Plan:
+        assert self._plan is not None, "prepare() comes first"
+        return self._plan
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.store, self.plan.run)
+
+    def preview(self) -> tuple[Plan, bool]:
+        """The plan as it would be, and whether it already stands at the destination; writes nothing."""
+        identity = planning.read_identity(self.store)
+        recorded = planning.read_plan(self.store, identity.run) if identity else None
+        if identity is None or recorded is None:
+            self._refuse_foreign(identity)
+            first, self.sample_bytes = planning.first_generation(self.settings, self.stream, self._writer_class)
+            return Plan(run=identity.run if identity else "", generations=(first,)), False
+        planning.check_unchanged(self.settings, recorded)
+        grown = planning.grown_generation(self.settings, self.stream, recorded)
+        return (_with(recorded, grown), False) if grown else (recorded, True)
+
+    def prepare(self) -> Plan:
+        """Fix the plan at the destination, or continue the one that stands there.
+
+        Raises ConfigError or ConflictError before anything is written when config, source or destination do not fit.
+        """
+        plan, recorded = self.preview()
+        if not recorded:
+            plan = self._record(plan)
+        self._plan = plan
+        return plan
+
+    def _record(self, plan: Plan) -> Plan:
+        run = plan.run or claims.new_token()
+        identity = planning.Identity(run=run)
+        if not self.store.put_if_absent(planning.IDENTITY_KEY, dump(identity)):
+            there = planning.read_identity(self.store)
+            if there is None:
+                raise IntegrityError(f"{planning.IDENTITY_KEY} at {self.store.uri} appears and vanishes")
+            run = there.run
+        planning.append_generation(self.store, run, plan.generations[-1])
+        return Plan(run=run, generations=plan.generations)
+
+    def _refuse_foreign(self, identity: planning.Identity | None) -> None:
+        """A destination with other things in it is not ours to write to."""
+        if identity is not None:
+            return
+        for found in self.store.list():
+            raise ConflictError(
+                f"{self.store.uri} already holds something that data-bridge did not make (first: {found.key})",
+                hint="name an empty destination in pipeline.output_uri",
+            )
+
+    def logs(self) -> dict[int, PartitionLog]:
+        """What the ledger says of every partition."""
+        return self.ledger.load_all(self.plan.partitions)
+
+    def refuse_live_claims(self, logs: Mapping[int, PartitionLog], takeover: Takeover) -> None:
+        """Raise BusyError before any work when a run that lives holds a partition."""
+        for partition in self.plan.partitions:
+            holder = logs[partition.index].claim
+            if holder is not None and not takeover.steal:
+                refuse_if_held(self.ledger, partition, holder, takeover.dead_drivers)
+
+    def process(self, index: int, control: Control, *, driver: str = "", takeover: Takeover | None = None) -> bool:
+        """Bring one partition to its end; False when told to stop on the way.
+
+        Raises BusyError when a live run holds it, Fenced when another attempt took it over.
+        """
+        takeover = takeover or Takeover()
+        partition = self.plan.partitions[index]
+        tracker = ProgressTracker(self.ledger, partition, driver=driver)
+        if tracker.log.done is not None:
+            return True
+        if control.stopping:
+            return False
+        tracker.claim(dead_drivers=takeover.dead_drivers, steal=takeover.steal)
+        control.emit(PartitionClaimed(index, tracker.log.cursor.index))
+        try:
+            return self._attempt(partition, tracker, control)
+        finally:
+            tracker.release()
+
+    def _attempt(self, partition: Partition, tracker: ProgressTracker, control: Control) -> bool:
+        pipeline, generation = self.settings.pipeline, self.plan.first
+        with (
+            Staging(self.staging_root(), partition, tracker.token) as staging,
+            Committer(
+                self.store,
+                tracker,
+                control,
+                run=self.plan.run,
+                concurrency=pipeline.upload_concurrency,
+                staging_bytes=pipeline.staging_bytes // self._slots,
+            ) as committer,
+        ):
+            self._adopt(staging, committer, tracker)
+            writer = self._writer_class(pipeline, generation.writer)
+            files = planning.files_to_read(self.plan)
+            run = PartitionRun(
+                pipeline,
+                partition,
+                counted=generation.counted,
+                where=self._where(partition),
+                digits=(generation.key_digits, generation.shard_digits),
+                writer=writer,
+                tracker=tracker,
+                staging=staging,
+                committer=committer,
+                control=control,
+            )
+            try:
+                with closing(self.stream.read(generation.format, files, partition, tracker.log.cursor.pos)) as batches:
+                    if not run.run(batches):
+                        committer.drain()
+                        return False
+            finally:
+                writer.abort()
+            self._finish(run, tracker, control)
+            return True
+
+    def _adopt(self, staging: Staging, committer: Committer, tracker: ProgressTracker) -> None:
+        """Shards that an earlier attempt finished but did not commit go first: nothing is packed twice."""
+        at = tracker.log.cursor.index
+        for closed in staging.leftovers():
+            if closed.start == at:
+                committer.submit(closed)
+                at = closed.record.cursor.index
+        committer.drain()
+        staging.sweep()
+
+    def _finish(self, run: PartitionRun, tracker: ProgressTracker, control: Control) -> None:
+        done: Done = run.done()
+        path = run.trailing.close()
+        if path is not None:
+            key = f"_bridge/{self.plan.run}/failures/{tracker.partition.name}-{tracker.log.next_seq:06d}.jsonl"
+            digest = sha256_of(path)
+            self.store.put_file(key, path, sha256=digest)
+            done = done.model_copy(update={"failures": key, "failures_sha256": digest})
+        tracker.append(done)
+        control.emit(PartitionDone(tracker.partition.index, done.samples, done.trailing_failed))
+
+    def record_failure(self, index: int, error: Exception, hint: str) -> None:
+        """Note in the ledger that this run gave a partition up; the next run claims it again."""
+        tracker = ProgressTracker(self.ledger, self.plan.partitions[index])
+        if tracker.log.done is None and (
+            tracker.log.claim is None or claims.liveness(tracker.log.claim) != "alive here"
+        ):
+            tracker.append(Failed(token=tracker.token, error=str(error), hint=hint, cursor=tracker.log.cursor))
+
+    def staging_root(self) -> Path:
+        """Where shards wait: inside a folder destination, else under the staging folder of the settings."""
+        root = self.store.local_root
+        if root is not None:
+            return root / "_bridge" / self.plan.run / "staging"
+        base = self.settings.pipeline.staging_dir or Path.home() / ".cache" / "data-bridge"
+        return base.expanduser() / self.plan.run
+
+    def finalize(self) -> Manifest:
+        """Publish indexes and manifest. Raises when something recorded is missing or a partition is unfinished."""
+        writer = self._writer_class(self.settings.pipeline, self.plan.first.writer)
+        manifest = finalize(self.store, self.plan, self.logs(), writer, redacted(self.settings))
+        self._remove_staging()
+        return manifest
+
+    def _remove_staging(self) -> None:
+        root = self.staging_root()
+        if root.exists() and not any(root.iterdir()):
+            root.rmdir()
+
+    def manifest(self) -> Manifest | None:
+        """The published manifest, if there is one."""
+        data = self.store.get(MANIFEST_KEY)
+        return Manifest.model_validate_json(data) if data is not None else None
+
+    def position(self, index: int) -> str:
+        """Where a partition's cursor stands in the source, for a person; "" when it cannot be told."""
+        log = self.ledger.load(self.plan.partitions[index])
+        return self._where(self.plan.partitions[index])(log.cursor.index)
+
+    def _where(self, partition: Partition) -> "_Where":
+        return _Where(partition, [f.uri for f in self.plan.files], self.plan.first.counted)
+
+
+class _Where:
+    """A partition-relative sample index as a place a person can look up."""
+
+    def __init__(self, partition: Partition, uris: list[str], counted: bool) -> None:
+        self._pieces = [(uris[p.file], p.start, p.end) for p in partition.pieces]
+        self._partition = partition
+        self._counted = counted
+
+    def __call__(self, at: int) -> str:
+        if self._counted:
+            left = at
+            for uri, start, end in self._pieces:
+                if end is None or left < end - start:
+                    return f"{uri} row {start + left}"
+                left -= end - start
+        names = self._pieces[0][0] if len(self._pieces) == 1 else f"{len(self._pieces)} files"
+        return f"{names} sample {at} of partition {self._partition.index}"
+
+
+def _with(plan: Plan, generation: planning.Generation) -> Plan:
+    return Plan(run=plan.run, generations=(*plan.generations, generation))

@@ -1,0 +1,131 @@
+"""Commit order: shard closed → uploaded → verified at the store → recorded → deleted here. Overlaps packing."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+from data_bridge.errors import BridgeError
+from data_bridge.events import Event, ShardCommitted, ShardUploaded
+from data_bridge.model.store import ObjectStore
+from data_bridge.pipelines.staging import Closed
+from data_bridge.utils.progress import ProgressTracker
+
+
+class Control(Protocol):
+    """How the work on a partition talks to whoever runs it."""
+
+    def emit(self, event: Event) -> None:
+        """Tell the observer; safe from any thread of the slot."""
+        ...
+
+    def beat(self) -> None:
+        """A sign of life."""
+        ...
+
+    @property
+    def stopping(self) -> bool:
+        """Whether to finish what is in hand and stop."""
+        ...
+
+
+class Committer:
+    """Uploads closed shards in the background and records them strictly in order.
+
+    `submit` blocks while too much waits: more than `concurrency` + 1 shards, or more than `staging_bytes`.
+    The first error stops everything after it and is raised from the next `submit` or `drain`.
+    """
+
+    def __init__(
+        self, store: ObjectStore, tracker: ProgressTracker, control: Control, *, run: str, concurrency: int, staging_bytes: int
+    ) -> None:
+        self._store = store
+        self._tracker = tracker
+        self._control = control
+        self._failures_prefix = f"_bridge/{run}/failures/{tracker.partition.name}-"
+        self._concurrency = concurrency
+        self._staging_bytes = staging_bytes
+        self._uploads = ThreadPoolExecutor(concurrency, thread_name_prefix="upload")
+        self._changed = threading.Condition()
+        self._waiting: deque[tuple[Future[None], Closed]] = deque()
+        self._waiting_bytes = 0
+        self._error: BaseException | None = None
+        self._ended = False
+        self._thread = threading.Thread(target=self._loop, name="commit", daemon=True)
+
+    def __enter__(self) -> "Committer":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._changed:
+            if kind is not None and issubclass(kind, BridgeError):
+                # a stop of any kind finishes what was closed before it
+                self._changed.wait_for(lambda: not self._waiting or self._error is not None)
+            self._ended = True
+            self._changed.notify_all()
+        self._uploads.shutdown(wait=True, cancel_futures=True)
+        self._thread.join()
+
+    def submit(self, closed: Closed) -> None:
+        """Hand over a closed shard."""
+        self._tracker.pending(closed.record)
+        with self._changed:
+            self._wait(lambda: len(self._waiting) <= self._concurrency and self._room_for(closed.record.bytes))
+            self._waiting.append((self._uploads.submit(self._upload, closed), closed))
+            self._waiting_bytes += closed.record.bytes
+            self._changed.notify_all()
+
+    def drain(self) -> None:
+        """Return when everything submitted is committed."""
+        with self._changed:
+            self._wait(lambda: not self._waiting)
+
+    def _room_for(self, size: int) -> bool:
+        return not self._waiting or self._waiting_bytes + size <= self._staging_bytes
+
+    def _wait(self, ready: Callable[[], bool]) -> None:
+        while self._error is None and not ready():
+            self._changed.wait(1.0)
+            self._control.beat()
+        if self._error is not None:
+            raise self._error
+
+    def _upload(self, closed: Closed) -> None:
+        record = closed.record
+        if record.key is not None and closed.path is not None:
+            self._store.put_file(record.key, closed.path, sha256=record.sha256)
+            self._control.emit(ShardUploaded(self._tracker.partition.index, record.key, record.bytes))
+
+    def _loop(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._ended)
+                if not self._waiting or self._ended:
+                    return
+                upload, closed = self._waiting[0]
+            try:
+                upload.result()
+                self._commit(closed)
+            except BaseException as error:  # crosses to the packing thread, which raises it
+                with self._changed:
+                    self._error = error
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self._waiting.popleft()
+                self._waiting_bytes -= closed.record.bytes
+                self._changed.notify_all()
+
+    def _commit(self, closed: Closed) -> None:
+        record = closed.record
+        if closed.failures is not None:
+            key = f"{self._failures_prefix}{self._tracker.log.next_seq:06d}.jsonl"
+            self._store.put_file(key, closed.failures, sha256=record.failures_sha256 or "")
+            record = record.model_copy(update={"failures": key})
+        self._tracker.append(record.model_copy(update={"token": self._tracker.token}))
+        closed.remove()
+        self._control.emit(
+            ShardCommitted(self._tracker.partition.index, record.key, record.samples, record.failed, record.bytes)
+        )

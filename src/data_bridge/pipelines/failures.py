@@ -1,0 +1,72 @@
+"""Failed samples of one shard range, spooled to a file so that any number of them fits in memory."""
+
+import base64
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import orjson
+
+from data_bridge.model.batch import RowFailure
+
+
+class FailureLog:
+    """Failures in source order. `mark` remembers a point; `split` moves what came after it to another log."""
+
+    def __init__(self, new_path: Callable[[], Path], *, keep_raw: bool) -> None:
+        self._new_path = new_path
+        self._keep_raw = keep_raw
+        self._path: Path | None = None
+        self._file: IO[bytes] | None = None
+        self.count = 0
+        self._marked = (0, 0)
+
+    def add(self, index: int, key: str, failure: RowFailure) -> None:
+        """Append one failure; `index` is the source index in the partition's key space."""
+        line = {"index": index, "key": key, "stage": failure.stage, "where": failure.where, "reason": failure.reason}
+        if self._keep_raw and failure.raw is not None:
+            line |= _raw(failure.raw)
+        self._open().write(orjson.dumps(line) + b"\n")
+        self.count += 1
+
+    def mark(self) -> None:
+        """Everything so far stays here when the log is split."""
+        self._marked = (self._file.tell() if self._file else 0, self.count)
+
+    def split(self) -> "FailureLog":
+        """Move what came after the mark to a new log."""
+        rest = FailureLog(self._new_path, keep_raw=self._keep_raw)
+        position, count = self._marked
+        if self._file is not None and self.count > count:
+            self._file.seek(position)
+            for line in self._file:
+                rest._open().write(line)
+            rest.count = self.count - count
+            self._file.truncate(position)
+            self._file.seek(position)
+            self.count = count
+        return rest
+
+    def close(self) -> Path | None:
+        """The finished file, or None when nothing failed."""
+        if self._file is None or self._path is None:
+            return None
+        self._file.close()
+        self._file = None
+        if self.count == 0:
+            self._path.unlink()
+            return None
+        return self._path
+
+    def _open(self) -> IO[bytes]:
+        if self._file is None:
+            self._path = self._new_path()
+            self._file = self._path.open("x+b")
+        return self._file
+
+
+def _raw(raw: bytes) -> dict[str, str]:
+    try:
+        return {"raw": raw.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {"raw_base64": base64.b64encode(raw).decode("ascii")}

@@ -1,0 +1,134 @@
+"""The last step: check that everything recorded exists, write the readers' indexes, then the manifest."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import orjson
+
+from data_bridge.errors import FatalError, IntegrityError
+from data_bridge.model.manifest import MANIFEST_KEY, IndexRange, Manifest, ManifestShard, Totals
+from data_bridge.model.plan import Plan
+from data_bridge.model.shards import ShardRecord
+from data_bridge.model.store import ObjectStore
+from data_bridge.pipelines.writer import ShardWriter
+from data_bridge.utils.progress import PartitionLog
+
+
+def finalize(
+    store: ObjectStore, plan: Plan, logs: Mapping[int, PartitionLog], writer: ShardWriter, shown_config: Mapping[str, Any]
+) -> Manifest:
+    """Publish the finished dataset. Running it again on the same ledger changes nothing.
+
+    Raises FatalError while a partition is unfinished, IntegrityError when a recorded shard is missing or of another size.
+    """
+    unfinished = [p.index for p in plan.partitions if logs[p.index].done is None]
+    if unfinished:
+        raise FatalError(
+            f"{len(unfinished)} of {len(plan.partitions)} partitions are not finished (first: {unfinished[0]})",
+            hint="run the same command again; it continues where it stopped",
+        )
+    shards = [(p.index, record) for p in plan.partitions for record in logs[p.index].shards if record.key is not None]
+    check_presence(store, [record for _, record in shards])
+    indexes = writer.indexes([record for _, record in shards])
+    manifest = _manifest(store, plan, logs, shards, indexes, shown_config, writer.name)
+    there = store.get(MANIFEST_KEY)
+    if there is not None and _same(Manifest.model_validate_json(there), manifest):
+        return Manifest.model_validate_json(there)
+    for name, content in indexes.items():
+        store.put_bytes(name, content)
+    store.put_bytes(MANIFEST_KEY, orjson.dumps(manifest.model_dump(mode="json"), option=orjson.OPT_INDENT_2) + b"\n")
+    return manifest
+
+
+def check_presence(store: ObjectStore, records: Sequence[ShardRecord]) -> None:
+    """One listing against the ledger: every shard is there with its size."""
+    sizes = {o.key: o.size for o in store.list() if not o.key.startswith("_bridge/")}
+    wrong = [r for r in records if sizes.get(r.key or "") != r.bytes]
+    if wrong:
+        first = wrong[0]
+        found = sizes.get(first.key or "")
+        state = "is missing" if found is None else f"has {found} bytes instead of {first.bytes}"
+        raise IntegrityError(
+            f"{len(wrong)} recorded shards are not as recorded at {store.uri}; the first: {first.key} {state}",
+            hint="something else changed the destination; restore the shards, or start over with --fresh",
+        )
+
+
+def _manifest(
+    store: ObjectStore,
+    plan: Plan,
+    logs: Mapping[int, PartitionLog],
+    shards: Sequence[tuple[int, ShardRecord]],
+    indexes: Mapping[str, bytes],
+    shown_config: Mapping[str, Any],
+    format_name: str,
+) -> Manifest:
+    first = plan.first
+    done = [log.done for log in logs.values() if log.done is not None]
+    failed = sum(d.failed for d in done)
+    warnings: dict[str, int] = {}
+    for record in done:
+        for name, count in record.warnings.items():
+            warnings[name] = warnings.get(name, 0) + count
+    return Manifest(
+        run=plan.run,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        status="completed_with_failures" if failed else "complete",
+        format=format_name,
+        totals=Totals(
+            samples=sum(r.samples for _, r in shards),
+            failed=failed,
+            bytes=sum(r.bytes for _, r in shards),
+            shards=len(shards),
+        ),
+        shards=tuple(
+            ManifestShard(
+                path=r.key or "",
+                sha256=r.sha256,
+                bytes=r.bytes,
+                samples=r.samples,
+                partition=index,
+                source=IndexRange(start=r.first_index, end=r.end_index),
+            )
+            for index, r in shards
+        ),
+        indexes={name: hashlib.sha256(content).hexdigest() for name, content in indexes.items()},
+        fields=first.fields,
+        writer=first.writer,
+        provenance={
+            "source": [_identity(f.model_dump()) for f in plan.files],
+            "source_format": first.format,
+            "generations": len(plan.generations),
+            "config_hash": first.config_hash,
+            "config": dict(shown_config),
+            "stages": [],
+            "versions": {"data-bridge": version("train-data-bridge"), **first.libraries},
+        },
+        failures=tuple(_failure_keys(done, [r for p in plan.partitions for r in logs[p.index].shards])),
+        warnings=warnings,
+    )
+
+
+def _identity(file: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: file[k] for k in ("uri", "size", "etag", "mtime_ns", "sha256") if file.get(k) is not None}
+
+
+def _failure_keys(done: Sequence[Any], records: Sequence[ShardRecord]) -> list[str]:
+    return sorted(key for key in [*(r.failures for r in records), *(d.failures for d in done)] if key)
+
+
+def _same(one: Manifest, other: Manifest) -> bool:
+    """Whether two manifests say the same of the data, whenever and with whatever settings that change no bytes."""
+    return _essence(one) == _essence(other)
+
+
+def _essence(manifest: Manifest) -> dict[str, Any]:
+    values = manifest.model_dump()
+    for key in ("created", "run"):
+        values.pop(key)
+    for key in ("config", "versions"):
+        values["provenance"].pop(key, None)
+    return values

@@ -1,0 +1,116 @@
+"""Looking without touching: what a run would do, and what the ledger of a destination says."""
+
+from collections.abc import Mapping, Sequence
+
+from data_bridge.config import Settings
+from data_bridge.errors import ConfigError
+from data_bridge.model.manifest import MANIFEST_KEY
+from data_bridge.model.plan import Plan
+from data_bridge.model.report import PlanReport, StatusReport
+from data_bridge.model.store import ObjectStore
+from data_bridge.pipelines import planning
+from data_bridge.pipelines.base import Pipeline
+from data_bridge.utils.progress import Ledger, PartitionLog
+
+LARGE_SHARD = 2_000_000_000
+"""Readers stream shards up to about this size comfortably."""
+
+
+def plan_report(settings: Settings, pipeline: Pipeline) -> PlanReport:
+    """What a run of the pipeline would do; writes nothing."""
+    plan, _ = pipeline.preview()
+    store, options = pipeline.store, settings.pipeline
+    logs = Ledger(store, plan.run).load_all(plan.partitions) if plan.run else {}
+    samples = sum(p.samples or 0 for p in plan.partitions) if plan.first.counted or not plan.partitions else None
+    size = _total([f.size for f in plan.files])
+    per_sample = pipeline.sample_bytes or _committed_sample_bytes(logs)
+    estimate = round(size / per_sample) if samples is None and size and per_sample else None
+    if estimate is not None and options.limit is not None:
+        estimate = min(estimate, options.limit)
+    known = samples if samples is not None else estimate
+    shard_bytes = round(per_sample * options.samples_per_shard) if per_sample else None
+    done = [p for p in plan.partitions if p.index in logs and logs[p.index].done is not None]
+    return PlanReport(
+        run=plan.run or None,
+        source=options.input_uri if isinstance(options.input_uri, str) else ", ".join(options.input_uri),
+        source_format=plan.first.format,
+        destination=store.uri,
+        format=options.name,
+        files=len(plan.files),
+        source_bytes=size,
+        partitions=len(plan.partitions),
+        partitions_done=len(done),
+        samples=samples,
+        samples_estimated=estimate,
+        samples_done=sum(log.cursor.index for log in logs.values()),
+        shards=-(-samples // options.samples_per_shard) if samples is not None and not options.max_shard_bytes else None,
+        shards_estimated=_shards(known, shard_bytes, settings),
+        shards_done=sum(1 for log in logs.values() for s in log.shards if s.key),
+        shard_bytes_estimated=shard_bytes,
+        fields=tuple((f["name"], f["type"]) for f in plan.first.fields),
+        writer=dict(plan.first.writer),
+        warnings=tuple(_warnings(plan, shard_bytes, settings)),
+        complete=bool(plan.run) and len(done) == len(plan.partitions) and store.head(MANIFEST_KEY) is not None,
+    )
+
+
+def _total(sizes: Sequence[int | None]) -> int | None:
+    return None if any(s is None for s in sizes) else sum(s or 0 for s in sizes)
+
+
+def _committed_sample_bytes(logs: Mapping[int, PartitionLog]) -> float | None:
+    samples = sum(log.samples for log in logs.values())
+    return sum(log.bytes for log in logs.values()) / samples if samples else None
+
+
+def _shards(samples: int | None, shard_bytes: int | None, settings: Settings) -> int | None:
+    if samples is None:
+        return None
+    options = settings.pipeline
+    by_count = -(-samples // options.samples_per_shard)
+    if options.max_shard_bytes is None or shard_bytes is None:
+        return by_count
+    return max(by_count, round(samples / options.samples_per_shard * shard_bytes / options.max_shard_bytes))
+
+
+def _warnings(plan: Plan, shard_bytes: int | None, settings: Settings) -> list[str]:
+    said = [str(w) for w in plan.first.writer.get("warnings", [])]
+    if shard_bytes is not None and shard_bytes > LARGE_SHARD and settings.pipeline.max_shard_bytes is None:
+        said.append(
+            f"shards would be about {shard_bytes / 1e9:.1f} GB; set max_shard_bytes (for example 1GB) or a smaller samples_per_shard"
+        )
+    return said
+
+
+def status_report(store: ObjectStore) -> StatusReport:
+    """What the ledger at a destination says. Raises ConfigError when there is no dataset."""
+    plan = _plan_at(store)
+    logs = Ledger(store, plan.run).load_all(plan.partitions)
+    counted = all(p.samples is not None for p in plan.partitions)
+    return StatusReport(
+        run=plan.run,
+        destination=store.uri,
+        complete=all(log.done for log in logs.values()) and store.head(MANIFEST_KEY) is not None,
+        partitions=len(plan.partitions),
+        partitions_done=_count(logs, "done"),
+        partitions_failed=_count(logs, "failed"),
+        partitions_held=_count(logs, "claim"),
+        samples=sum(log.samples for log in logs.values()),
+        failed=sum(log.failed_samples for log in logs.values()),
+        shards=sum(1 for log in logs.values() for s in log.shards if s.key),
+        bytes=sum(log.bytes for log in logs.values()),
+        samples_expected=sum(p.samples or 0 for p in plan.partitions) if counted else None,
+        errors=tuple(f"partition {i}: {log.failed.error}" for i, log in logs.items() if log.failed),
+    )
+
+
+def _count(logs: Mapping[int, PartitionLog], what: str) -> int:
+    return sum(1 for log in logs.values() if getattr(log, what) is not None)
+
+
+def _plan_at(store: ObjectStore) -> Plan:
+    identity = planning.read_identity(store)
+    plan = planning.read_plan(store, identity.run) if identity else None
+    if plan is None:
+        raise ConfigError(f"no dataset at {store.uri}", hint="give the destination that `data-bridge run` printed")
+    return plan

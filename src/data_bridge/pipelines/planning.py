@@ -1,0 +1,239 @@
+"""The plan log: fixed before the first shard, read on resume, never recomputed.
+
+`plan/000000.json` holds the first generation; a later one adds partitions (the source grew) and changes none.
+What is read on resume is compared with the config and the source as they are now; a difference is refused.
+"""
+
+import difflib
+import sys
+import zlib
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import yaml
+
+from data_bridge.config import Settings, byte_settings, config_hash
+from data_bridge.errors import ConfigError, ConflictError, IntegrityError
+from data_bridge.io.sources.stream import Listing, SampleStream
+from data_bridge.model.plan import LAYOUT_VERSION, Generation, Partition, Plan
+from data_bridge.model.source import Document, SourceFile
+from data_bridge.model.store import ObjectStore
+from data_bridge.pipelines.writer import ShardWriter
+from data_bridge.utils.progress import dump
+
+IDENTITY_KEY = "_bridge/dataset.json"
+NEXT_STEP = "write to a new destination (pipeline.output_uri), or start this one over with --fresh"
+
+
+class Identity(Document):
+    """The first object of a destination: which dataset it holds."""
+
+    v: int = 1
+    run: str
+    layout_version: int = LAYOUT_VERSION
+
+
+def read_identity(store: ObjectStore) -> Identity | None:
+    """Which dataset the destination holds, or None. Raises ConflictError for a layout this version cannot continue."""
+    data = store.get(IDENTITY_KEY)
+    if data is None:
+        return None
+    identity = Identity.model_validate_json(data)
+    if identity.layout_version != LAYOUT_VERSION:
+        raise ConflictError(
+            f"{store.uri} was written with layout version {identity.layout_version}, this version writes {LAYOUT_VERSION}",
+            hint=NEXT_STEP,
+        )
+    return identity
+
+
+def read_plan(store: ObjectStore, run: str) -> Plan | None:
+    """All generations, or None when the run died before its first one."""
+    keys = [o.key for o in store.list(_prefix(run))]
+    bodies = [store.get(key) for key in keys]
+    if any(body is None for body in bodies):
+        raise IntegrityError(f"a plan record vanished from {store.uri}", hint="restore it, or start over with --fresh")
+    generations = tuple(Generation.model_validate_json(body) for body in bodies if body)
+    return Plan(run=run, generations=generations) if generations else None
+
+
+def append_generation(store: ObjectStore, run: str, generation: Generation) -> None:
+    """Write the next generation. Raises ConflictError when another run has just written one."""
+    key = f"{_prefix(run)}{generation.number:06d}.json"
+    if not store.put_if_absent(key, dump(generation)):
+        raise ConflictError(
+            f"another run has just planned {store.uri} differently", hint="run again: it will continue that plan"
+        )
+
+
+def _prefix(run: str) -> str:
+    return f"_bridge/{run}/plan/"
+
+
+def first_generation(
+    settings: Settings, stream: SampleStream, writer: type[ShardWriter]
+) -> tuple[Generation, float | None]:
+    """Plan a source from nothing; beside it the source bytes per sample of the probe, for estimates.
+
+    Raises ConfigError for an empty source unless `allow_empty`.
+    """
+    listing = stream.listing()
+    probe = stream.probe(listing)
+    partitions = stream.partitions(listing)
+    pipeline = settings.pipeline
+    if not pipeline.allow_empty and not partitions:
+        raise ConfigError(
+            f"pipeline.input_uri: {_shown(pipeline.input_uri)} holds no samples",
+            hint="check the path and input_format, or pass --allow-empty if that is right",
+        )
+    values = byte_settings(settings)
+    frozen = writer.freeze(pipeline, probe)
+    total = sum(p.samples or 0 for p in partitions)
+    generation = Generation(
+        number=0,
+        config_hash=config_hash(values),
+        config=values,
+        libraries=_libraries(settings, frozen),
+        format=listing.format,
+        counted=bool(partitions) and all(p.samples is not None for p in partitions),
+        key_digits=max(10, len(str(total))),
+        shard_digits=max(6, len(str(total // pipeline.samples_per_shard))),
+        files=listing.files,
+        partitions=tuple(partitions),
+        fields=tuple(f.model_dump() for f in probe.fields),
+        writer=frozen,
+    )
+    return generation, probe.mean_sample_bytes
+
+
+def _shown(uri: str | Sequence[str]) -> str:
+    return uri if isinstance(uri, str) else ", ".join(uri)
+
+
+def _libraries(settings: Settings, frozen: Mapping[str, Any]) -> dict[str, str]:
+    """Versions of the libraries whose output is part of our bytes under these settings."""
+    pipeline = settings.pipeline
+    used = {"orjson": version("orjson"), "pyarrow": version("pyarrow")}
+    if pipeline.name == "webdataset" and pipeline.output_format == "tar.gz":
+        used["zlib"] = zlib.ZLIB_RUNTIME_VERSION
+    if pipeline.output_format == "tar.zst" or pipeline.compression == "zstd":
+        used["zstd"] = version("backports-zstd") if sys.version_info < (3, 14) else "stdlib"
+    return used
+
+
+def check_unchanged(settings: Settings, plan: Plan) -> None:
+    """Refuse a config or a byte-making library that differs from the plan's, with the difference."""
+    now = byte_settings(settings)
+    before = plan.first.config
+    if config_hash(now) != plan.first.config_hash:
+        raise ConflictError(
+            "the config differs from the one this destination was made with:\n" + _diff(before, now), hint=NEXT_STEP
+        )
+    libraries = _libraries(settings, plan.first.writer)
+    if libraries != plan.first.libraries:
+        raise ConflictError(
+            "libraries that make bytes of the shards differ from those of the first run:\n"
+            + _diff(plan.first.libraries, libraries),
+            hint=f"install the first run's versions, or {NEXT_STEP}",
+        )
+
+
+def _diff(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    lines = difflib.unified_diff(
+        yaml.safe_dump(dict(before)).splitlines(), yaml.safe_dump(dict(now)).splitlines(), "recorded", "now", lineterm="", n=0
+    )
+    return "\n".join(line for line in lines if not line.startswith("@@"))
+
+
+def grown_generation(settings: Settings, stream: SampleStream, plan: Plan) -> Generation | None:
+    """Compare the source with the plan: None when it is the same, a generation of what is new when it only grew.
+
+    Raises ConflictError that names every file that changed or vanished.
+    """
+    known = latest_files(plan)
+    if all(_is_pinned(f) for f in known.values()) and known:
+        return None
+    listing = stream.listing()
+    now = {f.uri: f for f in listing.files}
+    problems = [f"{uri}: gone" for uri in known if uri not in now]
+    longer: dict[str, SourceFile] = {}
+    for uri, file in known.items():
+        change = stream.transport.changed(file) if uri in now else None
+        if change is None:
+            continue
+        grown = stream.transport.grew(file)
+        if grown is None:
+            problems.append(f"{uri}: {change}")
+        else:
+            longer[uri] = grown
+    if problems:
+        shown = "\n".join(problems[:10]) + (f"\n… and {len(problems) - 10} more" if len(problems) > 10 else "")
+        raise ConflictError(f"the source differs from the one this destination was made from:\n{shown}", hint=NEXT_STEP)
+    fresh = [longer.get(uri, file) for uri, file in now.items() if uri not in known or uri in longer]
+    if not fresh or settings.pipeline.limit is not None:
+        return None
+    start = {uri: known[uri].size or 0 for uri in longer}
+    return _next_generation(stream, plan, Listing(listing.format, tuple(fresh)), start)
+
+
+def _next_generation(stream: SampleStream, plan: Plan, listing: Listing, start: dict[str, int]) -> Generation | None:
+    partitions = stream.partitions(listing, first_file=len(plan.files), start=start)
+    if not partitions:
+        return None
+    first = plan.first
+    if listing.format != first.format:
+        raise ConflictError(
+            f"the source's new files are {listing.format}, the recorded ones {first.format}", hint=NEXT_STEP
+        )
+    return Generation(
+        number=len(plan.generations),
+        kind="grown",
+        config_hash=first.config_hash,
+        config=first.config,
+        libraries=first.libraries,
+        format=first.format,
+        counted=first.counted,
+        key_digits=first.key_digits,
+        shard_digits=first.shard_digits,
+        files=listing.files,
+        partitions=tuple(_behind(plan, partitions, first.counted)),
+        fields=first.fields,
+        writer=first.writer,
+    )
+
+
+def _behind(plan: Plan, partitions: Sequence[Partition], counted: bool) -> list[Partition]:
+    """Renumber partitions so that they come after all that the plan has."""
+    number = len(plan.partitions)
+    if not counted:
+        return [
+            p.model_copy(
+                update={"index": number + i, "key_prefix": f"{number + i:05d}-", "shard_prefix": f"{number + i:05d}-"}
+            )
+            for i, p in enumerate(partitions)
+        ]
+    per_shard = plan.first.config["samples_per_shard"]
+    samples = sum(p.samples or 0 for p in plan.partitions)
+    shards = max((p.first_shard + -(-(p.samples or 0) // per_shard) for p in plan.partitions), default=0)
+    return [
+        p.model_copy(
+            update={"index": number + i, "first_index": samples + p.first_index, "first_shard": shards + p.first_shard}
+        )
+        for i, p in enumerate(partitions)
+    ]
+
+
+def latest_files(plan: Plan) -> dict[str, SourceFile]:
+    """By URI, each file with the identity it had when it was last planned."""
+    return {f.uri: f for f in plan.files}
+
+
+def files_to_read(plan: Plan) -> list[SourceFile]:
+    """The plan's file table, each entry with the newest identity of its URI: a grown file is read as it is now."""
+    latest = latest_files(plan)
+    return [latest[f.uri] for f in plan.files]
+
+
+def _is_pinned(file: SourceFile) -> bool:
+    return file.uri.startswith("hf://") and "@" in file.uri

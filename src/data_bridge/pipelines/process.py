@@ -1,0 +1,277 @@
+"""One attempt on one partition: from its cursor through the writer into committed shards."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_bridge.config import PipelineSettings
+from data_bridge.errors import DataError, SourceError
+from data_bridge.events import ItemFailed, SamplesPacked, ShardFinished
+from data_bridge.model.batch import Batch, RowFailure
+from data_bridge.model.plan import Partition
+from data_bridge.model.shards import Cursor, Done, Encoded, ShardRecord
+from data_bridge.pipelines.commit import Committer, Control
+from data_bridge.pipelines.cut import Progress, ShardRules, next_cut
+from data_bridge.pipelines.failures import FailureLog
+from data_bridge.pipelines.staging import Closed, Staging
+from data_bridge.pipelines.writer import ShardWriter
+from data_bridge.utils.files import sha256_of
+from data_bridge.utils.progress import ProgressTracker
+
+LAG_SHARDS = 64
+"""Default of `max_lag_samples`, in shards."""
+SHOWN_FAILURES = 20
+"""Failures told one by one for each partition; all of them are counted and written."""
+
+
+class PartitionRun:
+    """Packs the samples behind the cursor into shards and hands them to the committer."""
+
+    def __init__(
+        self,
+        settings: PipelineSettings,
+        partition: Partition,
+        *,
+        counted: bool,
+        where: Callable[[int], str],
+        digits: tuple[int, int],
+        writer: ShardWriter,
+        tracker: ProgressTracker,
+        staging: Staging,
+        committer: Committer,
+        control: Control,
+    ) -> None:
+        self._settings = settings
+        self._partition = partition
+        self._where = where
+        self._key_digits, self._shard_digits = digits
+        self._writer = writer
+        self._tracker = tracker
+        self._staging = staging
+        self._committer = committer
+        self._control = control
+        limits = [b for b in (settings.max_shard_bytes, getattr(writer, "max_payload_bytes", None)) if b is not None]
+        self._rules = ShardRules(
+            settings.samples_per_shard,
+            min(limits, default=None),
+            settings.max_lag_samples or LAG_SHARDS * settings.samples_per_shard,
+            counted,
+        )
+        log = tracker.log
+        self._cursor = log.cursor
+        self._shard = Progress(start=self._cursor.index)
+        self._numbers = _Numbers(partition, self._rules, log.shards)
+        self._failures = self._new_failures()
+        self._range = (0, 0)
+        self._told = 0
+
+    def run(self, batches: Iterator[Batch]) -> bool:
+        """Pack everything up to the end of the partition; False when told to stop on the way."""
+        index, skip = self._cursor.index - self._cursor.skip, self._cursor.skip
+        for batch in batches:
+            end = batch.count
+            if self._partition.limit is not None:
+                end = min(end, self._partition.limit - index)
+            if skip < end:  # a re-opened reader may cut its batches elsewhere than it did before
+                self._take(batch, index, skip, end)
+            index, skip = index + end, max(0, skip - end)
+            self._control.beat()
+            if self._partition.limit == index:
+                break
+            if self._control.stopping:
+                self._writer.abort()
+                return False
+        self._finish(index)
+        return True
+
+    def done(self) -> Done:
+        """The record that ends the partition; everything before it must be committed."""
+        log = self._tracker.log
+        trailing = self._failures
+        return Done(
+            token=self._tracker.token,
+            cursor=self._cursor,
+            samples=log.samples,
+            failed=log.failed_samples + trailing.count,
+            bytes=log.bytes,
+            shards=tuple(log.shards),
+            trailing_failed=trailing.count,
+        )
+
+    @property
+    def trailing(self) -> FailureLog:
+        """Failures behind the last shard."""
+        return self._failures
+
+    def _take(self, batch: Batch, index: int, skip: int, end: int) -> None:
+        """Encode one batch and cut it into shards. `index` is the index of its offset 0."""
+        every = batch.offsets()
+        lo, hi = (int(n) for n in np.searchsorted(every, (skip, end)))
+        offsets = every[lo:hi]
+        encoded = self._writer.encode(batch.rows.slice(lo, hi), self._keys(index, offsets))
+        failures = _merged(batch.failures, encoded.failures, offsets, skip, end)
+        if failures and self._settings.on_error == "fail":
+            self._refuse(failures[0], index)
+        self._cut(encoded, offsets[encoded.rows], failures, batch.start, index, skip, end)
+
+    def _cut(
+        self,
+        encoded: Encoded,
+        offsets: NDArray[np.int64],
+        failures: Sequence[RowFailure],
+        pos: object,
+        index: int,
+        used: int,
+        end: int,
+    ) -> None:
+        lo, told = 0, 0
+        while used < end:
+            cut = next_cut(
+                self._rules, self._shard, first=index, end=end, offsets=offsets, ends=encoded.ends, lo=lo
+            )
+            if cut.hi > lo:
+                # failures before the last sample written belong to this shard whatever closes it
+                told = self._fail(failures, told, int(offsets[cut.hi - 1]), index)
+                self._write(encoded, lo, cut.hi)
+                self._range = (self._range[0] if self._shard.written else index + int(offsets[lo]), index + int(offsets[cut.hi - 1]) + 1)
+                self._shard.written += cut.hi - lo
+                last = int(offsets[cut.hi - 1]) + 1
+                self._cursor = Cursor(pos=pos, skip=last, index=index + last)
+            lo = cut.hi
+            if cut.closes == "full":
+                used = max(used, cut.used)
+                self._close(whole_range=False)
+                continue
+            told = self._fail(failures, told, cut.used, index)
+            used = cut.used
+            if cut.closes == "range":
+                self._cursor = Cursor(pos=pos, skip=used, index=index + used)
+                self._close(whole_range=True)
+        self._control.emit(SamplesPacked(self._partition.index, end, int(encoded.ends[-1]) if len(encoded) else 0))
+
+    def _write(self, encoded: Encoded, lo: int, hi: int) -> None:
+        if self._shard.written == 0:
+            self._writer.begin(self._staging.shard_path(self._numbers.name(self._writer, self._shard.start, self._shard_digits)))
+        self._writer.write(encoded, lo, hi)
+        self._shard.payload += int(encoded.ends[hi - 1]) - (int(encoded.ends[lo - 1]) if lo else 0)
+        self._failures.mark()
+
+    def _fail(self, failures: Sequence[RowFailure], told: int, before: int, index: int) -> int:
+        """Log the failures at offsets below `before`; returns how many of the batch are logged now."""
+        while told < len(failures) and failures[told].offset < before:
+            failure = failures[told]
+            at = index + failure.offset
+            if not failure.where:
+                failure = replace(failure, where=self._where(at))
+            self._failures.add(self._partition.first_index + at, self._key(at), failure)
+            if self._told < SHOWN_FAILURES:
+                self._control.emit(
+                    ItemFailed(self._partition.index, at, failure.stage, failure.where, failure.reason)
+                )
+            self._told += 1
+            told += 1
+        return told
+
+    def _refuse(self, failure: RowFailure, index: int) -> None:
+        where = failure.where or self._where(index + failure.offset)
+        raise DataError(
+            f"bad sample at {where}: {failure.reason}",
+            hint="mend the source, or set pipeline.on_error to `skip` or `quarantine` to go on without such samples",
+        )
+
+    def _close(self, *, whole_range: bool) -> None:
+        """Close the open shard, or record a range whose samples all failed; start the next range."""
+        rest = self._new_failures() if whole_range else self._failures.split()
+        shard, log = self._shard, self._failures
+        if shard.written or log.count:
+            self._submit(shard, log, whole_range=whole_range)
+        self._shard = Progress(start=self._cursor.index)
+        self._failures = rest
+
+    def _submit(self, shard: Progress, log: FailureLog, *, whole_range: bool) -> None:
+        name, record = None, ShardRecord(token=self._tracker.token, key=None, cursor=self._cursor)
+        first = self._partition.first_index
+        if shard.written:
+            name = self._numbers.name(self._writer, shard.start, self._shard_digits)
+            packed = self._writer.finish()
+            record = record.model_copy(
+                update={"key": name, "bytes": packed.bytes, "sha256": packed.sha256, "samples": packed.samples, "meta": packed.meta}
+            )
+            self._control.emit(ShardFinished(self._partition.index, name, packed.samples, packed.bytes))
+        span = self._range if shard.written else (shard.start, self._cursor.index)
+        record = record.model_copy(
+            update={"failed": log.count, "first_index": first + span[0], "end_index": first + span[1]}
+        )
+        self._numbers.closed(shard.start, has_file=name is not None, whole_range=whole_range)
+        failures = log.close()
+        if failures is not None:
+            record = record.model_copy(update={"failures_sha256": sha256_of(failures)})
+        closed = Closed(record, self._staging.shard_path(name) if name else None, failures, shard.start)
+        self._committer.submit(self._staging.ready(closed))
+
+    def _finish(self, index: int) -> None:
+        """The partition is at its end: check its count and close what is open."""
+        expected = self._partition.samples
+        if expected is not None and index != expected:
+            raise SourceError(
+                f"partition {self._partition.index} gave {index} samples where the plan has {expected}",
+                hint="the source changed since it was planned; run again with --fresh, or to a new destination",
+            )
+        if self._shard.written:
+            self._close(whole_range=False)
+        self._committer.drain()
+        self._cursor = Cursor(pos=self._cursor.pos, skip=self._cursor.skip + index - self._cursor.index, index=index)
+
+    def _keys(self, index: int, offsets: NDArray[np.int64]) -> list[str]:
+        first, prefix, digits = self._partition.first_index + index, self._partition.key_prefix, self._key_digits
+        return [f"{prefix}{n:0{digits}d}" for n in (offsets + first).tolist()]
+
+    def _key(self, at: int) -> str:
+        return f"{self._partition.key_prefix}{self._partition.first_index + at:0{self._key_digits}d}"
+
+    def _new_failures(self) -> FailureLog:
+        return FailureLog(self._staging.failures_path, keep_raw=self._settings.on_error == "quarantine")
+
+
+class _Numbers:
+    """Numbers of the shards of one partition, continued from those already committed."""
+
+    def __init__(self, partition: Partition, rules: ShardRules, committed: Sequence[ShardRecord]) -> None:
+        self._partition = partition
+        self._rules = rules
+        self._files = 0
+        self._block, self._part = -1, 0
+        start = 0
+        for record in committed:
+            self.closed(start, has_file=record.key is not None, whole_range=False)
+            start = record.cursor.index
+
+    def name(self, writer: ShardWriter, start: int, digits: int) -> str:
+        """File name of the shard whose range starts at partition index `start`."""
+        number, part = self._files, 0
+        if self._rules.counted:
+            number = start // self._rules.samples_per_shard
+            part = self._part if number == self._block else 0
+        return writer.shard_name(self._partition.shard_prefix, self._partition.first_shard + number, part, digits)
+
+    def closed(self, start: int, *, has_file: bool, whole_range: bool) -> None:
+        """A range that started at `start` is closed."""
+        block = start // self._rules.samples_per_shard
+        if block != self._block:
+            self._block, self._part = block, 0
+        self._part += has_file
+        self._files += has_file
+
+
+def _merged(
+    source: Sequence[RowFailure], encoding: Sequence[RowFailure], offsets: NDArray[np.int64], skip: int, end: int
+) -> list[RowFailure]:
+    """Failures of reading and of encoding, all by offset in the batch, ascending."""
+    read = [f for f in source if skip <= f.offset < end]
+    packed = [
+        RowFailure(int(offsets[f.offset]), f.reason, f.where, f.raw, "write" if f.stage == "source" else f.stage)
+        for f in encoding
+    ]
+    return sorted(read + packed, key=lambda f: f.offset)

@@ -1,0 +1,113 @@
+"""Where shards stand between being packed and being committed: one folder per attempt.
+
+An attempt's folder is its own, so two attempts never share a file. A finished shard gets a sidecar with the
+record that would commit it; a later attempt uploads such leftovers first instead of packing them again.
+"""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import orjson
+
+from data_bridge.model.plan import Partition
+from data_bridge.model.shards import ShardRecord
+from data_bridge.utils.files import replacing, sha256_of
+from data_bridge.utils.progress import dump
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A shard (or a range whose samples all failed) that waits for its commit."""
+
+    record: ShardRecord
+    path: Path | None
+    failures: Path | None
+    start: int = 0
+    """Index in the partition where its range begins: where the cursor stood before it."""
+    sidecar: Path | None = None
+
+    def remove(self) -> None:
+        """Delete the local files: only after the record exists."""
+        for path in (self.path, self.failures, self.sidecar):
+            if path is not None:
+                path.unlink(missing_ok=True)
+
+
+class Staging:
+    """The folder of one attempt on one partition, and those its predecessors left."""
+
+    def __init__(self, root: Path, partition: Partition, token: str) -> None:
+        self._root = root
+        self._partition = partition
+        self._token = token
+        self.folder = root / f"{partition.name}-{token}"
+        self._count = 0
+
+    def __enter__(self) -> "Staging":
+        self.folder.mkdir(parents=True, exist_ok=False)
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        # after an error, finished shards stay for the next attempt; what is not finished is useless
+        keep = {p for closed in _closed_in(self.folder) for p in (closed.path, closed.failures, closed.sidecar) if p}
+        for path in self.folder.iterdir():
+            if path not in keep:
+                path.unlink()
+        if not keep:
+            self.folder.rmdir()
+
+    def shard_path(self, name: str) -> Path:
+        return self.folder / name
+
+    def failures_path(self) -> Path:
+        self._count += 1
+        return self.folder / f"failures-{self._count:06d}.jsonl"
+
+    def ready(self, closed: Closed) -> Closed:
+        """Mark a shard as finished: from here on a later attempt may adopt it."""
+        self._count += 1
+        sidecar = self.folder / f"ready-{self._count:06d}.json"
+        names = {
+            "shard": closed.path.name if closed.path else None,
+            "failures": closed.failures.name if closed.failures else None,
+        }
+        with replacing(sidecar, self._token) as part:
+            part.write(orjson.dumps({**names, "start": closed.start, "record": orjson.loads(dump(closed.record))}))
+        return replace(closed, sidecar=sidecar)
+
+    def leftovers(self) -> list[Closed]:
+        """Finished shards of earlier attempts of this partition on this machine, whose bytes are whole, in order."""
+        found = [closed for folder in self._others() for closed in _closed_in(folder) if _whole(closed)]
+        return sorted(found, key=lambda closed: closed.record.cursor.index)
+
+    def sweep(self) -> None:
+        """Remove the folders of earlier attempts of this partition."""
+        for folder in self._others():
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _others(self) -> Iterator[Path]:
+        yield from (f for f in sorted(self._root.glob(f"{self._partition.name}-*")) if f != self.folder)
+
+
+def _closed_in(folder: Path) -> Iterator[Closed]:
+    for sidecar in sorted(folder.glob("ready-*.json")):
+        data = orjson.loads(sidecar.read_bytes())
+        yield Closed(
+            ShardRecord.model_validate(data["record"]),
+            folder / data["shard"] if data["shard"] else None,
+            folder / data["failures"] if data["failures"] else None,
+            data["start"],
+            sidecar,
+        )
+
+
+def _whole(closed: Closed) -> bool:
+    """Whether the files of a leftover are there with the content its record names."""
+    record = closed.record
+    shard_ok = closed.path is None or (closed.path.exists() and sha256_of(closed.path) == record.sha256)
+    failures_ok = closed.failures is None or (
+        closed.failures.exists() and sha256_of(closed.failures) == record.failures_sha256
+    )
+    return shard_ok and failures_ok

@@ -1,0 +1,155 @@
+"""Who holds a partition: which process wrote a claim, and whether it still lives."""
+
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from data_bridge.errors import RetryableError
+from data_bridge.model.shards import Claim, Host
+from data_bridge.model.store import ObjectStore
+
+HEARTBEAT_S = 15.0
+SILENCE_S = 60.0
+"""A holder elsewhere is dead when its heartbeat has not changed for this long on our own clock."""
+
+Liveness = Literal["gone", "alive here", "elsewhere"]
+
+_live_tokens: set[str] = set()
+"""Attempts of this very process: its own earlier, ended attempts must not look alive by their PID."""
+
+
+def new_token() -> str:
+    """Name of one attempt: 64 random bits as hex."""
+    return uuid.uuid4().hex[:16]
+
+
+def this_host() -> Host:
+    """The current process, precisely enough for another on the same machine to see whether it lives."""
+    return Host(boot=_boot_id(), pid=os.getpid(), started=_started(os.getpid()) or 0.0, name=socket.gethostname())
+
+
+def opened(token: str) -> None:
+    """An attempt of this process begins."""
+    _live_tokens.add(token)
+
+
+def closed(token: str) -> None:
+    """An attempt of this process is over, however it ended."""
+    _live_tokens.discard(token)
+
+
+def liveness(claim: Claim) -> Liveness:
+    """Whether the claim's process lives, as far as this machine can tell."""
+    if claim.host.boot != _boot_id():
+        return "elsewhere"
+    if claim.host.pid == os.getpid():
+        return "alive here" if claim.token in _live_tokens else "gone"
+    started = _started(claim.host.pid)
+    return "alive here" if started is not None and started == claim.host.started else "gone"
+
+
+def heartbeat_key(run: str, driver: str) -> str:
+    return f"_bridge/{run}/heartbeats/{driver}.json"
+
+
+class Heartbeat:
+    """Rewrites one object every 15 s while the run lives, and removes it at the end.
+
+    The first beat is written before the first claim: a claim whose heartbeat is missing belongs to a run that ended.
+    """
+
+    def __init__(self, store: ObjectStore, run: str, driver: str) -> None:
+        self._store = store
+        self._key = heartbeat_key(run, driver)
+        self._stop = threading.Event()
+        self._count = 0
+        self._thread = threading.Thread(target=self._loop, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> "Heartbeat":
+        self._beat()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._store.delete(self._key)
+
+    def _beat(self) -> None:
+        self._count += 1
+        self._store.put_bytes(self._key, b'{"beat":%d}' % self._count)
+
+    def _loop(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S):
+            try:
+                self._beat()
+            except RetryableError:
+                continue  # the store is away for the moment; silence for a minute only lets others in, and they fence us
+
+
+class Watch:
+    """Tells whether drivers on other machines still live, by watching their heartbeat objects change."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        run: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = threading.Event().wait,
+    ) -> None:
+        self._store = store
+        self._run = run
+        self._clock = clock
+        self._sleep = sleep
+        self._seen: dict[str, tuple[bytes, float]] = {}
+
+    def pause(self) -> None:
+        """Wait until another look may tell something new."""
+        self._sleep(HEARTBEAT_S / 3)
+
+    def look(self, driver: str) -> Literal["alive", "gone", "unsure"]:
+        """One look; `unsure` until the heartbeat has changed (alive) or was silent for a minute (gone)."""
+        beat = self._store.get(heartbeat_key(self._run, driver))
+        if beat is None:
+            return "gone"
+        first, since = self._seen.setdefault(driver, (beat, self._clock()))
+        if beat != first:
+            self._seen[driver] = (beat, self._clock())
+            return "alive"
+        return "gone" if self._clock() - since >= SILENCE_S else "unsure"
+
+
+def _boot_id() -> str:
+    """Machine boot and PID namespace: PIDs mean the same thing only inside both."""
+    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    if boot.exists() and namespace.exists():
+        return f"{boot.read_text().strip()}:{namespace.stat().st_ino}"
+    return f"{socket.gethostname()}:{uuid.getnode():x}"
+
+
+def _started(pid: int) -> float | None:
+    """Start time of a process in clock ticks since boot; 0 where only its existence can be told; None when it is gone."""
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        fields = stat.read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return None if Path("/proc/self").exists() else _exists(pid)
+    except ProcessLookupError:
+        return None
+    return None if fields[0] in "ZX" else float(fields[19])
+
+
+def _exists(pid: int) -> float | None:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return 0.0
+    return 0.0
