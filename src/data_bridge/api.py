@@ -17,7 +17,7 @@ from data_bridge.model.report import PlanReport, RunReport, StatusReport, Verify
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines.base import OpenStore, Pipeline, Takeover
 from data_bridge.pipelines.destination import output_uri
-from data_bridge.pipelines.fresh import start_over
+from data_bridge.pipelines.fresh import made_here, start_over
 from data_bridge.pipelines.looking import plan_report, status_report
 from data_bridge.pipelines.verify import verify_dataset
 from data_bridge.storage import open_store
@@ -96,6 +96,11 @@ def plan(settings: Settings, *, prefix: str | None = None, open_destination: Ope
     """What a run would do and what is already done; writes nothing. Raises ConfigError as `run_pipeline` would."""
     opener = open_destination or _Destination(output_uri(settings, prefix))
     return plan_report(settings, Pipeline(settings, opener(settings)))
+
+
+def made_there(settings: Settings, *, prefix: str | None = None) -> int:
+    """How many objects `fresh` would delete. Raises what `run_pipeline(fresh=True)` would, before anything is deleted."""
+    return len(made_here(open_store(output_uri(settings, prefix), settings)))
 
 
 def status(destination: str, settings: Settings | None = None) -> StatusReport:

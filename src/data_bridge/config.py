@@ -3,15 +3,21 @@
 Every field says whether it changes the bytes of the output (`byte=True`); the config hash is made of those.
 """
 
+import difflib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+import yaml
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import to_jsonable_python
+
+from data_bridge.errors import ConfigError
 
 SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
               "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
@@ -104,6 +110,13 @@ class SourceOptions(Section):
     keep_empty_lines: bool = _field(False, byte=True, description="text: blank lines are samples too")
 
 
+    @field_validator("load_kwargs")
+    @classmethod
+    def _hide_secrets(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """What sounds like a secret is one: it must not appear in a repr either."""
+        return {k: SecretStr(v) if isinstance(v, str) and is_secret_name(k) else v for k, v in value.items()}
+
+
 class PipelineSettings(Section):
     """What to read, how to cut it, where to put it."""
 
@@ -152,6 +165,16 @@ class PipelineSettings(Section):
     hang_timeout_s: float = _field(300.0, byte=False, gt=0, description="a worker silent for this long is replaced")
 
 
+    @model_validator(mode="after")
+    def _options_fit(self) -> "PipelineSettings":
+        """An option of one format under another would silently do nothing."""
+        foreign = {"webdataset": ("compression", "litdata_layout"), "litdata": ("output_format", "members", "key_field")}
+        for name in foreign[self.name]:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"`{name}` does not apply to name: {self.name}")
+        return self
+
+
 class Settings(Section):
     """The whole config file."""
 
@@ -164,9 +187,136 @@ class Settings(Section):
 def load_settings(path: Path, env: Mapping[str, str] = os.environ) -> Settings:
     """Read a YAML, TOML or JSON config.
 
-    Raises ConfigError that lists every problem with the path of its key.
+    `${VAR}` in a value takes the variable's content (`$${VAR}` stays as it is); one that is missing is an error,
+    unless it stands in a block that this config does not use. Raises ConfigError that lists every problem with the
+    path of its key.
     """
-    raise NotImplementedError
+    raw = _parse(path)
+    missing: list[str] = []
+    used = _used_blocks(raw)
+    values = {
+        block: _interpolated(value, env, (block,), missing if block in used else None) for block, value in raw.items()
+    }
+    if missing:
+        raise ConfigError(f"{path}:\n" + "\n".join(missing), hint="set the variable, or write the value into the file")
+    try:
+        return Settings.model_validate({k: v for k, v in values.items() if v is not None})
+    except ValidationError as error:
+        raise ConfigError(
+            f"{path}:\n" + "\n".join(_problem(e) for e in error.errors(include_input=False, include_url=False)),
+            hint="`data-bridge schema` prints every key; docs/config.md explains them",
+        ) from None
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"no config file at {path}", hint="`data-bridge init` writes one to start from")
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        raw = _PARSERS[path.suffix.lower()](text)
+    except KeyError:
+        raise ConfigError(f"{path}: not a config file", hint="name it .yaml, .toml or .json") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be parsed: {error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: holds no settings", hint="`data-bridge init` writes a file to start from")
+    return {str(k): v for k, v in raw.items()}
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML that refuses a key given twice instead of dropping the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_PARSERS: Mapping[str, Callable[[str], Any]] = {
+    ".yaml": lambda text: yaml.load(text, _UniqueKeys),  # noqa: S506 - a SafeLoader
+    ".yml": lambda text: yaml.load(text, _UniqueKeys),  # noqa: S506
+    ".toml": tomllib.loads,
+    ".json": json.loads,
+}
+
+
+def _used_blocks(raw: Mapping[str, Any]) -> set[str]:
+    """Blocks whose variables must exist: the pipeline, and the stores its URIs name."""
+    pipeline = raw.get("pipeline")
+    pipeline = pipeline if isinstance(pipeline, dict) else {}
+    uris = json.dumps([pipeline.get("input_uri"), pipeline.get("output_uri")])
+    used = {"pipeline"}
+    if "r2://" in uris or not pipeline.get("output_uri"):
+        used.add("r2")
+    if "s3://" in uris:
+        used.add("s3")
+    return used | (set(raw) - {"r2", "s3", "vast"})
+
+
+_VARIABLE = re.compile(r"\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def _interpolated(value: Any, env: Mapping[str, str], path: tuple[str, ...], missing: list[str] | None) -> Any:
+    """A config value with its variables filled in; problems go to `missing`, or make the value None where it is None."""
+    if isinstance(value, dict):
+        return {k: _interpolated(v, env, (*path, str(k)), missing) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_interpolated(v, env, (*path, str(i)), missing) for i, v in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    absent = [name for escape, name in _VARIABLE.findall(value) if not escape and name not in env]
+    if absent:
+        if missing is not None:
+            missing.extend(f"{'.'.join(path)}: the environment has no variable {name}" for name in absent)
+        return None
+    return _VARIABLE.sub(lambda m: m[0][1:] if m[1] else env[m[2]], value)
+
+
+def _problem(error: Mapping[str, Any]) -> str:
+    """One validation error as `path: what is wrong`."""
+    loc = [part for part in error["loc"] if not (isinstance(part, str) and part.startswith(("tuple[", "function-")))]
+    where = ".".join(str(part) for part in loc)
+    if error["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(loc[-1]), _keys_at(loc[:-1]), n=1)
+        return f"{where}: unknown key" + (f", did you mean `{close[0]}`?" if close else "")
+    if error["type"] == "missing":
+        return f"{where}: missing"
+    return f"{where}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _keys_at(loc: Sequence[Any]) -> list[str]:
+    """The keys a block at this path may hold."""
+    section: type[Section] = Settings
+    for part in loc:
+        inner = section.model_fields[str(part)].annotation if str(part) in section.model_fields else None
+        candidates = [inner, *get_args(inner)]
+        section = next((c for c in candidates if isinstance(c, type) and issubclass(c, Section)), section)
+    return [info.alias or name for name, info in section.model_fields.items()]
+
+
+def overridden(settings: Settings, **values: Any) -> Settings:
+    """The settings with pipeline values replaced by those of command line flags that were given (not None), checked anew."""
+    given = {k: v for k, v in values.items() if v is not None}
+    return settings.model_copy(update={"pipeline": settings.pipeline.model_copy(update=given)}) if given else settings
+
+
+def secrets_in(settings: Settings) -> set[str]:
+    """Every secret value of the settings: what no message may contain."""
+    return {s for s in _secret_values(settings) if s}
+
+
+def _secret_values(value: Any) -> Iterator[str]:
+    if isinstance(value, SecretStr):
+        yield value.get_secret_value()
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _secret_values(getattr(value, name))
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _secret_values(inner)
 
 
 def byte_settings(settings: Settings) -> dict[str, Any]:
@@ -205,12 +355,14 @@ def _marked(section: Section, *, byte: bool) -> dict[str, Any]:
 SECRET_WORDS = ("token", "secret", "password", "credential", "api_key", "access_key", "authorization")
 
 
+def is_secret_name(name: object) -> bool:
+    return any(word in str(name).lower() for word in SECRET_WORDS)
+
+
 def without_secrets(value: Any) -> Any:
     """A JSON value with every mapping entry left out whose name sounds like a secret (`load_kwargs.token`)."""
     if isinstance(value, dict):
-        return {
-            k: without_secrets(v) for k, v in value.items() if not any(word in str(k).lower() for word in SECRET_WORDS)
-        }
+        return {k: without_secrets(v) for k, v in value.items() if not is_secret_name(k)}
     return [without_secrets(v) for v in value] if isinstance(value, list) else value
 
 

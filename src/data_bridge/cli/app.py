@@ -1,0 +1,193 @@
+"""The commands. Heavy modules are imported inside them: `--help` must stay fast."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_bridge.cli import words
+from data_bridge.cli.words import say
+from data_bridge.errors import BridgeError, ConfigError
+
+app = typer.Typer(
+    name="data-bridge",
+    help="Any training dataset to verified, training-ready shards in your own bucket; survives everything on the way.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigArgument = Annotated[Path | None, typer.Argument(help="Config file (.yaml, .toml or .json).", show_default=False)]
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="The same, as an option.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Prefix = Annotated[str | None, typer.Option("--prefix", help="Name of the dataset at the destination.", show_default=False)]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N samples (a dataset of its own).")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Config file, or the destination's URI or folder.")]
+RunConfig = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Config with the credentials of a destination.", show_default=False)
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        say(f"data-bridge {installed('train-data-bridge')}")
+        raise typer.Exit
+
+
+@app.command(epilog="Example: data-bridge init --config configs/mine.yaml")
+def init(
+    config: Annotated[Path, typer.Option("--config", "-c", help="Where to write it.")] = Path("data-bridge.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a commented config to start from."""
+    from data_bridge.cli.template import TEMPLATE
+
+    if config.exists() and not force:
+        raise ConfigError(f"{config} exists already", hint="name another file with --config, or replace it with --force")
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(TEMPLATE, encoding="utf-8")
+    say(f"wrote {config}\nnext: edit it, then  data-bridge plan {config}")
+
+
+@app.command(epilog="Example: data-bridge plan configs/quickstart.yaml")
+def plan(
+    path: ConfigArgument = None,
+    config: ConfigOption = None,
+    prefix: Prefix = None,
+    limit: Limit = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a run would do and what is already done; writes nothing."""
+    from data_bridge import api
+
+    report = api.plan(_settings(path, config, limit), prefix=prefix)
+    say(words.as_json(report) if as_json else words.plan(report))
+
+
+@app.command(epilog="Example: data-bridge run configs/quickstart.yaml --workers 4")
+def run(
+    path: ConfigArgument = None,
+    config: ConfigOption = None,
+    prefix: Prefix = None,
+    limit: Limit = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Worker processes; 0 = in this process. [default: usable cores]")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete what an earlier run made there and start over.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleting.")] = False,
+    steal: Annotated[bool, typer.Option("--steal", help="Take over from a run that only seems alive.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Show the plan; write nothing.")] = False,
+    allow_empty: Annotated[bool, typer.Option("--allow-empty", help="A source without samples is no error.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring the source to verified shards. Run it again after any crash: it goes on where it stopped."""
+    from data_bridge import api
+    from data_bridge.cli.progress import observer_for
+
+    settings = _settings(path, config, limit, allow_empty=allow_empty)
+    if dry_run:
+        report = api.plan(settings, prefix=prefix)
+        say(words.as_json(report) if as_json else words.plan(report))
+        return
+    if fresh and not yes:
+        _confirm_fresh(settings, prefix)
+    with observer_for(sys.stderr, quiet=as_json) as observer:
+        result = api.run_pipeline(
+            settings, observer=observer, workers=workers, prefix=prefix, fresh=fresh, steal=steal
+        )
+    say(words.as_json(result) if as_json else words.result(result, _command_line()))
+    raise typer.Exit(result.exit_code)
+
+
+@app.command(epilog="Example: data-bridge status r2://bucket/laion2B-en --config configs/mine.yaml")
+def status(run: RunArgument, config: RunConfig = None, prefix: Prefix = None, as_json: Json = False) -> None:
+    """Show what the ledger of a destination says."""
+    from data_bridge import api
+
+    destination, settings = _destination(run, config, prefix)
+    report = api.status(destination, settings)
+    say(words.as_json(report) if as_json else words.status(report))
+
+
+@app.command(epilog="Example: data-bridge verify ./data-bridge-out/photos --deep")
+def verify(
+    run: RunArgument,
+    config: RunConfig = None,
+    prefix: Prefix = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Also read every shard: SHA-256, counts, structure.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check that a finished dataset is whole: objects, sizes, and with --deep their content."""
+    from data_bridge import api
+
+    destination, settings = _destination(run, config, prefix)
+    report = api.verify(destination, settings, deep=deep)
+    say(words.as_json(report) if as_json else words.verified(report))
+    raise typer.Exit(report.exit_code)
+
+
+@app.command(epilog="Example: data-bridge schema > data-bridge.schema.json")
+def schema() -> None:
+    """Print the JSON Schema of the config file."""
+    import json
+
+    from data_bridge.config import Settings
+
+    say(json.dumps(Settings.model_json_schema(), indent=2))
+
+
+def main() -> None:
+    """Entry point of both console scripts: the only place that turns errors into words and exit codes."""
+    try:
+        app()
+    except BridgeError as error:
+        words.fail(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _settings(path: Path | None, config: Path | None, limit: int | None = None, *, allow_empty: bool = False):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    """The settings of the one config file named, with the flags that override it."""
+    from data_bridge.config import load_settings, overridden
+
+    if (path is None) == (config is None):
+        raise ConfigError(
+            "name one config file" if path is None else "name the config file once, not twice",
+            hint="data-bridge run CONFIG, or data-bridge run --config CONFIG",
+        )
+    settings = load_settings(path or config)  # type: ignore[arg-type]
+    words.hide_secrets_of(settings)
+    return overridden(settings, limit=limit, allow_empty=allow_empty or None)
+
+
+def _destination(run: str, config: Path | None, prefix: str | None):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    """RUN as a destination and the settings that open it: a config's own, or the URI given."""
+    from data_bridge.pipelines.destination import output_uri
+
+    if Path(run).suffix in {".yaml", ".yml", ".toml", ".json"} and Path(run).is_file():
+        settings = _settings(Path(run), None)
+        return output_uri(settings, prefix), settings
+    return run, _settings(None, config) if config else None
+
+
+def _confirm_fresh(settings, prefix: str | None) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    from data_bridge import api
+
+    doomed = api.made_there(settings, prefix=prefix)
+    if not doomed:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError(f"--fresh would delete {doomed} objects", hint="add --yes to do it without asking")
+    typer.confirm(f"--fresh deletes {doomed} objects of the dataset that is there. Go on?", abort=True)
+
+
+def _command_line() -> str:
+    import shlex
+
+    return shlex.join(["data-bridge", *sys.argv[1:]])

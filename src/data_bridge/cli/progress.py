@@ -1,0 +1,180 @@
+"""Progress for people: a live display on a terminal, a plain line now and then elsewhere."""
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING
+
+from data_bridge.cli.words import redacted, size, tell
+from data_bridge.events import (
+    Event,
+    ItemFailed,
+    Notice,
+    Observer,
+    PartitionClaimed,
+    PartitionDone,
+    PartitionFailed,
+    RunPlanned,
+    SamplesPacked,
+    ShardCommitted,
+    SlotLost,
+    ignore,
+)
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+PLAIN_EVERY_S = 10.0
+SHOWN_FAILURES = 5
+
+
+@contextmanager
+def observer_for(stream: IO[str], *, quiet: bool) -> Generator[Observer]:
+    """The observer that suits where standard error goes."""
+    if quiet:
+        yield ignore
+    elif stream.isatty():
+        from rich.console import Console
+        from rich.live import Live
+
+        tally = Tally()
+        with Live(console=Console(stderr=True), get_renderable=lambda: _display(tally), refresh_per_second=5) as live:
+            yield _Speaking(tally, lambda line: live.console.print(line, markup=False, highlight=False))
+    else:
+        tally = Tally()
+        yield _Plain(tally, _Speaking(tally, tell))
+
+
+class Tally:
+    """Running totals of a run, from its events."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.planned: RunPlanned | None = None
+        self.samples = 0
+        self.committed = 0
+        self.failed = 0
+        self.shards = 0
+        self.bytes = 0
+        self.done = 0
+        self.working: dict[int, int] = {}
+
+    def __call__(self, event: Event, /) -> None:
+        match event:
+            case RunPlanned():
+                self.planned, self.done = event, event.done
+            case PartitionClaimed(partition=partition):
+                self.working[partition] = 0
+            case SamplesPacked(partition=partition, samples=samples):
+                self.samples += samples
+                self.working[partition] = self.working.get(partition, 0) + samples
+            case ShardCommitted():
+                self.committed += event.samples
+                self.failed += event.failed
+                self.bytes += event.bytes
+                self.shards += event.key is not None
+            case PartitionDone(partition=partition):
+                self.done += 1
+                self.failed += event.failed
+                self.working.pop(partition, None)
+            case PartitionFailed(partition=partition) | SlotLost(partition=int() as partition):
+                self.working.pop(partition, None)
+            case _:
+                pass
+
+    @property
+    def rate(self) -> float:
+        """Samples a second since the start."""
+        return self.samples / max(time.monotonic() - self.started, 1e-9)
+
+    def eta(self) -> str:
+        """Time left, where the total is known."""
+        total = self.planned.samples if self.planned else None
+        if total is None or self.planned is None or not self.rate:
+            return ""
+        left = max(total - self.planned.samples_done - self.samples, 0) / self.rate
+        return f", {int(left // 3600):02d}:{int(left % 3600 // 60):02d}:{int(left % 60):02d} left"
+
+    def line(self) -> str:
+        """Everything in one line."""
+        partitions = f"{self.done}/{self.planned.partitions} partitions" if self.planned else ""
+        failed = f", {self.failed:,} failed" if self.failed else ""
+        return (
+            f"{self.samples:,} samples packed ({self.rate:,.0f}/s), {self.shards:,} shards committed, "
+            f"{size(self.bytes)}, {partitions}{failed}{self.eta()}"
+        )
+
+
+class _Speaking:
+    """Counts, and says what a person should know at once."""
+
+    def __init__(self, tally: Tally, speak: "Speak") -> None:
+        self._tally = tally
+        self._speak = speak
+        self._failures = 0
+
+    def __call__(self, event: Event, /) -> None:
+        self._tally(event)
+        line = self._line(event)
+        if line:
+            self._speak(redacted(line))
+
+    def _line(self, event: Event) -> str:
+        match event:
+            case RunPlanned():
+                known = f"{event.samples:,} samples in " if event.samples is not None else ""
+                before = f", {event.done} done before" if event.done else ""
+                return f"run {event.run}: {known}{event.partitions} partitions{before} -> {event.destination}"
+            case Notice(message=message):
+                return message
+            case SlotLost():
+                return f"worker {event.slot} {event.why}; its partition is handed out again"
+            case PartitionFailed():
+                return f"partition {event.partition} failed: {event.error}"
+            case ItemFailed() if self._failures < SHOWN_FAILURES:
+                self._failures += 1
+                more = " (further ones are only counted)" if self._failures == SHOWN_FAILURES else ""
+                return f"bad sample at {event.where}: {event.reason}{more}"
+            case _:
+                return ""
+
+
+class _Plain:
+    """A line of totals every few seconds."""
+
+    def __init__(self, tally: Tally, inner: Observer) -> None:
+        self._tally = tally
+        self._inner = inner
+        self._next = tally.started + PLAIN_EVERY_S
+
+    def __call__(self, event: Event, /) -> None:
+        self._inner(event)
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + PLAIN_EVERY_S
+            tell(self._tally.line())
+
+
+class Speak:
+    """Anything that takes a line."""
+
+    def __call__(self, line: str, /) -> None: ...
+
+
+def _display(tally: Tally) -> "RenderableType":
+    """The live display: a bar where the total is known, totals, what each slot does."""
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    planned = tally.planned
+    parts: list[RenderableType] = []
+    if planned is not None and planned.samples:
+        parts.append(ProgressBar(total=planned.samples, completed=min(planned.samples, planned.samples_done + tally.samples), width=60))
+    parts.append(Text(tally.line()))
+    if tally.working:
+        table = Table.grid(padding=(0, 2))
+        for partition, samples in sorted(tally.working.items())[:16]:
+            table.add_row(f"partition {partition}", f"{samples:,} samples")
+        parts.append(table)
+    return Group(*parts)

@@ -1,0 +1,152 @@
+"""What the commands say, as text or JSON; secrets are taken out of every word here."""
+
+import json
+import re
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from data_bridge.errors import BridgeError
+
+if TYPE_CHECKING:
+    from data_bridge.config import Settings
+    from data_bridge.model.report import PlanReport, RunReport, StatusReport, VerifyReport
+
+SHORTEST_SECRET = 6
+_hidden: set[str] = set()
+_URL_SECRETS = re.compile(r"(?i)(://)[^/\s@]+:[^/\s@]+@|([?&](?:x-amz-signature|x-amz-credential|x-amz-security-token|signature|sig|token)=)[^&\s'\"]+")
+
+
+def hide_secrets_of(settings: "Settings") -> None:
+    """From now on no secret value of these settings is printed."""
+    from data_bridge.config import secrets_in
+
+    _hidden.update(s for s in secrets_in(settings) if len(s) >= SHORTEST_SECRET)
+
+
+def redacted(text: str) -> str:
+    """The text without known secrets, URL passwords and signatures."""
+    for secret in _hidden:
+        text = text.replace(secret, "***")
+    return _URL_SECRETS.sub(lambda m: f"{m[1]}***@" if m[1] else f"{m[2]}***", text)
+
+
+def say(text: str) -> None:
+    """To standard output."""
+    sys.stdout.write(redacted(text) + "\n")
+    sys.stdout.flush()
+
+
+def tell(text: str) -> None:
+    """To standard error: progress, notices."""
+    sys.stderr.write(redacted(text) + "\n")
+    sys.stderr.flush()
+
+
+def fail(error: BridgeError) -> None:
+    """An error and what to do next."""
+    tell(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""))
+
+
+def as_json(report: Any) -> str:
+    """A report as one JSON document."""
+    values = asdict(report)
+    if hasattr(report, "exit_code"):
+        values["exit_code"] = report.exit_code
+    return json.dumps(values, indent=2, default=str)
+
+
+def size(count: float | None) -> str:
+    """Bytes for people: 1.4 GB."""
+    if count is None:
+        return "unknown"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def _known(exact: int | None, estimated: int | None) -> str:
+    if exact is not None:
+        return f"{exact:,}"
+    return f"about {estimated:,} (estimated from a probe)" if estimated is not None else "known only after reading"
+
+
+def plan(report: "PlanReport") -> str:
+    """The plan as aligned lines."""
+    lines = [
+        ("source", f"{report.source}  ({report.source_format}, {report.files:,} files, {size(report.source_bytes)})"),
+        ("destination", f"{report.destination}  ({report.format})"),
+        ("samples", _known(report.samples, report.samples_estimated)),
+        ("shards", _known(report.shards, report.shards_estimated) + _shard_size(report)),
+        ("partitions", f"{report.partitions:,}"),
+        ("fields", ", ".join(f"{name}: {kind}" for name, kind in report.fields) or "none seen"),
+        ("done", _done(report)),
+        *(("warning", warning) for warning in report.warnings),
+    ]
+    return "\n".join(f"{name:<12} {text}" for name, text in lines)
+
+
+def _shard_size(report: "PlanReport") -> str:
+    return f", about {size(report.shard_bytes_estimated)} each" if report.shard_bytes_estimated else ""
+
+
+def _done(report: "PlanReport") -> str:
+    if report.complete:
+        return f"everything: run {report.run} is complete"
+    if report.run is None or not report.samples_done:
+        return "nothing yet"
+    return (
+        f"{report.samples_done:,} samples in {report.shards_done:,} shards, "
+        f"{report.partitions_done:,} of {report.partitions:,} partitions (run {report.run})"
+    )
+
+
+def result(report: "RunReport", command: str) -> str:
+    """How a run ended, where the dataset is, and how to read it."""
+    amount = f"{report.samples:,} samples in {report.shards:,} shards, {size(report.bytes)}"
+    if report.status == "interrupted":
+        return f"stopped: {amount} committed at {report.destination}\nto go on: {command}"
+    lines = [f"{report.status.replace('_', ' ')}: {amount}, {report.seconds:.1f} s"]
+    if report.failed:
+        lines.append(f"failed:      {report.failed:,} samples, listed in the manifest's failure files")
+    lines += [f"dataset:     {report.destination}", f"manifest:    {report.manifest}", "read it with:", *_reading(report)]
+    return "\n".join(lines)
+
+
+def _reading(report: "RunReport") -> list[str]:
+    local = report.destination.removeprefix("file://")
+    if report.format == "litdata":
+        where = local if report.destination.startswith("file://") else report.destination.replace("r2://", "s3://")
+        options = "" if report.destination.startswith("file://") else ", storage_options={...}"
+        return [f"  litdata.StreamingDataset({where!r}{options})"]
+    if report.destination.startswith("file://"):
+        return [
+            f'  webdataset.WebDataset(sorted(glob.glob("{local}/*.tar*")), shardshuffle=False)',
+            f'  datasets.load_dataset("webdataset", data_files="{local}/*.tar*", split="train", streaming=True)',
+        ]
+    return ["  webdataset.WebDataset([presigned URLs of the shards in shards.txt], shardshuffle=False)"]
+
+
+def status(report: "StatusReport") -> str:
+    """The ledger in a few lines."""
+    expected = f" of {report.samples_expected:,}" if report.samples_expected is not None else ""
+    lines = [
+        ("run", f"{report.run}  {'complete' if report.complete else 'not complete'}"),
+        ("destination", report.destination),
+        ("partitions", f"{report.partitions_done:,} of {report.partitions:,} done, {report.partitions_held:,} claimed, {report.partitions_failed:,} failed"),
+        ("samples", f"{report.samples:,}{expected} committed, {report.failed:,} failed"),
+        ("shards", f"{report.shards:,}, {size(report.bytes)}"),
+        *(("error", error) for error in report.errors[:5]),
+    ]
+    return "\n".join(f"{name:<12} {text}" for name, text in lines)
+
+
+def verified(report: "VerifyReport") -> str:
+    """What was checked and every problem found."""
+    depth = "content, hashes and counts" if report.deep else "presence and sizes (add --deep to read every shard)"
+    head = f"{report.shards:,} shards, {report.samples:,} samples, {size(report.bytes)} at {report.destination}: checked {depth}"
+    if not report.problems:
+        return f"{head}\nsound"
+    return "\n".join([head, f"{len(report.problems)} problems:", *(f"  {p}" for p in report.problems)])
