@@ -1,0 +1,205 @@
+"""A folder as destination."""
+
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from data_bridge.errors import BridgeError, ConfigError, IntegrityError, StoreError
+from data_bridge.model.store import ObjectInfo
+from data_bridge.storage.base import checked_key, checked_prefix
+from data_bridge.utils.files import (
+    NO_LINKS,
+    Link,
+    disk_full,
+    is_partial,
+    link_if_absent,
+    make_folder,
+    publish,
+    replacing,
+)
+
+BLOCK_BYTES = 1 << 20
+ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+class LocalStore:
+    """An ObjectStore on a folder: every write is flushed, renamed into place and durable before it returns.
+
+    Put-if-absent is a hard link. A filesystem without them gets a lock on the root and `conditional` False.
+    Picklable; nothing is created before the first write. `link` stands in for the filesystem's own.
+    """
+
+    def __init__(self, root: Path, *, link: Link = os.link) -> None:
+        self._root = root.absolute()
+        self._link = link
+        self._links = True
+
+    @property
+    def uri(self) -> str:
+        return self._root.as_uri()
+
+    @property
+    def local_root(self) -> Path | None:
+        return self._root
+
+    @property
+    def conditional(self) -> bool:
+        return self._links
+
+    def probe(self, scratch: str) -> None:
+        key = f"{scratch.rstrip('/')}/probe-{secrets.token_hex(8)}"
+        try:
+            self.put_if_absent(key, b"first")
+            found = self.get(key) == b"first" and [item.key for item in self.list(key)] == [key]
+            if not found or self.put_if_absent(key, b"second"):
+                raise StoreError(f"{self._root} does not give back what was written to it")
+            self.delete(key)
+        except StoreError as error:
+            raise ConfigError(f"cannot use {self._root}: {error.message}", hint=error.hint) from error
+        with suppress(OSError):
+            self._path(key).parent.rmdir()
+
+    def put_file(self, key: str, path: Path, *, sha256: str) -> None:
+        target = self._path(key)
+        with _guarded(f"put {target}"):
+            size = path.stat().st_size
+            _flush(path)
+            make_folder(target.parent)
+            try:
+                publish(path, target)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                _copy(path, target, sha256)
+                path.unlink()
+            stored = target.stat().st_size
+        if stored != size:
+            raise IntegrityError(f"{target} has {stored} bytes, {size} were written")
+
+    def put_bytes(self, key: str, data: bytes) -> None:
+        target = self._path(key)
+        with _guarded(f"put {target}"), replacing(target, secrets.token_hex(8)) as file:
+            file.write(data)
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        target = self._path(key)
+        with _guarded(f"put {target}"):
+            if self._links:
+                try:
+                    return link_if_absent(target, data, secrets.token_hex(8), link=self._link) or self.get(key) == data
+                except OSError as error:
+                    if error.errno not in NO_LINKS:
+                        raise
+                    self._links = False
+            with self._locked():
+                if target.exists():
+                    return target.read_bytes() == data
+                self.put_bytes(key, data)
+                return True
+
+    def get(self, key: str) -> bytes | None:
+        with _guarded(f"read {key}"):
+            try:
+                return self._path(key).read_bytes()
+            except ABSENT:
+                return None
+
+    def read(self, key: str) -> Iterator[bytes]:
+        path = self._path(key)
+        with _guarded(f"read {path}"):
+            file = path.open("rb")
+        with file:
+            while True:
+                with _guarded(f"read {path}"):
+                    block = file.read(BLOCK_BYTES)
+                if not block:
+                    return
+                yield block
+
+    def head(self, key: str) -> ObjectInfo | None:
+        path = self._path(key)
+        with _guarded(f"look up {path}"):
+            return ObjectInfo(key, path.stat().st_size) if path.is_file() else None
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        folder = checked_prefix(prefix).rpartition("/")[0]
+        start = f"{folder}/" if folder else ""
+        return self._walk(self._root / folder, start, prefix)
+
+    def _walk(self, folder: Path, start: str, prefix: str) -> Iterator[ObjectInfo]:
+        """Objects under a folder whose keys begin with `start`, sorted as the whole keys sort."""
+        with _guarded(f"list {folder}"):
+            try:
+                with os.scandir(folder) as entries:
+                    found = sorted((f"{start}{entry.name}{'/' if entry.is_dir() else ''}", entry) for entry in entries)
+            except ABSENT:
+                return
+        for key, entry in found:
+            if key.endswith("/"):
+                if key.startswith(prefix) or prefix.startswith(key):
+                    yield from self._walk(Path(entry.path), key, prefix)
+            elif key.startswith(prefix) and not is_partial(entry.name):
+                with _guarded(f"look up {entry.path}"), suppress(*ABSENT):
+                    yield ObjectInfo(key, entry.stat().st_size)
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        with _guarded(f"delete {path}"), suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
+
+    def presign(self, key: str, expires_s: int) -> str:
+        return self._path(key).as_uri()
+
+    def _path(self, key: str) -> Path:
+        return self._root / checked_key(key)
+
+    @contextmanager
+    def _locked(self) -> Generator[None]:
+        """Alone among the processes of this machine that write here."""
+        make_folder(self._root)
+        descriptor = os.open(self._root, os.O_RDONLY)
+        try:
+            # where even locks are missing the caller has been told to be the only writer
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _copy(source: Path, target: Path, sha256: str) -> None:
+    """Copy to another filesystem, whole or not at all, checking the content on its way."""
+    digest = hashlib.sha256()
+    with source.open("rb") as file, replacing(target, secrets.token_hex(8)) as copy:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+            copy.write(block)
+        if digest.hexdigest() != sha256:
+            raise IntegrityError(f"{source} is not the file that was recorded: its SHA-256 differs")
+
+
+@contextmanager
+def _guarded(what: str) -> Generator[None]:
+    """The boundary to the filesystem: its errors become StoreError or DiskFullError."""
+    try:
+        with disk_full(what):
+            yield
+    except BridgeError:
+        raise
+    except OSError as error:
+        raise StoreError(
+            f"{what}: {error.strerror or error}", hint="check the path, its permissions and the disk"
+        ) from error
