@@ -1,0 +1,203 @@
+"""Remote bytes exactly: counted, resumed where a connection was cut, read a little ahead, and never short in silence."""
+
+import io
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Protocol
+
+from data_bridge.clients.http import CutError
+from data_bridge.errors import SourceError
+from data_bridge.io.codecs import BLOCK_BYTES
+from data_bridge.utils.retry import Retry
+
+BLOCKS_AHEAD = 4
+_JOIN_S = 1.0  # an aborted read ends at once; one that cannot be aborted ends at its own timeout, unwaited for
+
+
+class Body(Protocol):
+    """Bytes of one answer, iterated once."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+    def close(self) -> None: ...
+    def abort(self) -> None:
+        """End a read that blocks in another thread, if that can be done."""
+
+
+class Watch:
+    """Lets the owner of a reader stop it from another thread, in the middle of a read or of a wait."""
+
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+        self._body: Body | None = None
+
+    @contextmanager
+    def on(self, body: Body) -> Generator[None]:
+        self._body = body
+        try:
+            yield
+        finally:
+            self._body = None
+            body.close()
+
+    def stop(self) -> None:
+        self.stopped.set()
+        body = self._body
+        if body is not None:
+            body.abort()
+
+    def waking(self, retry: Retry) -> Retry:
+        """The same patience, whose waits end when stopped."""
+
+        def sleep(seconds: float) -> None:
+            self.stopped.wait(seconds)
+
+        return replace(retry, sleep=sleep)
+
+
+def exactly(
+    read: Callable[[int], Body], start: int, end: int | None, *, name: str, retry: Retry, watch: Watch | None = None
+) -> Iterator[bytes]:
+    """Bytes [start, end) of `read(offset)`, which opens the file at an offset, resumed after every cut.
+
+    With `end` None the body itself must know its end. Raises SourceError when the body stays short or is too
+    long, and whatever `read` raises for good.
+    """
+    watch = watch or Watch()
+
+    def once(offset: int) -> Iterator[bytes]:
+        if offset == end or watch.stopped.is_set():
+            return
+        body = read(offset)
+        with watch.on(body):
+            for block in body:
+                offset += len(block)
+                if end is not None and offset > end:
+                    raise SourceError(f"{name}: more bytes came than were asked for", hint="the server is at fault")
+                yield block
+        if end is not None and offset < end and not watch.stopped.is_set():
+            raise CutError(f"{name}: the body ended at byte {offset} of {end}")
+
+    try:
+        yield from watch.waking(retry).resuming(once, start)
+    except CutError as error:
+        raise SourceError(
+            f"{error.message}; {retry.tries} tries brought nothing more",
+            hint="the file may be shorter on the server than it says, or the network drops long answers; a rerun resumes",
+        ) from error
+
+
+def gathered(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in blocks of about 1 MB."""
+    ready: list[bytes] = []
+    size = 0
+    for block in blocks:
+        ready.append(block)
+        size += len(block)
+        if size >= BLOCK_BYTES:
+            yield ready[0] if len(ready) == 1 else b"".join(ready)
+            ready, size = [], 0
+    if size:
+        yield b"".join(ready)
+
+
+def read_ahead(source: Callable[[Watch], Iterator[bytes]], depth: int = BLOCKS_AHEAD) -> Iterator[bytes]:
+    """The blocks of `source`, read by a thread at most `depth` blocks ahead, which ends with this iterator."""
+    watch = Watch()
+    handover = _Handover(depth)
+    thread = threading.Thread(target=handover.fill, args=(source, watch), name="data-bridge-read-ahead", daemon=True)
+    thread.start()
+    try:
+        yield from handover
+    finally:
+        watch.stop()
+        handover.close()
+        thread.join(_JOIN_S)
+
+
+class _Handover:
+    """A bounded line of blocks from one thread to another; an error of the first is raised in the second."""
+
+    def __init__(self, depth: int) -> None:
+        self._depth = depth
+        self._blocks: deque[bytes] = deque()
+        self._turn = threading.Condition()
+        self._filled = False
+        self._closed = False
+        self._error: BaseException | None = None
+
+    def fill(self, source: Callable[[Watch], Iterator[bytes]], watch: Watch) -> None:
+        try:
+            for block in source(watch):
+                if not self._put(block):
+                    break
+        except BaseException as error:  # noqa: BLE001  every error is raised again in the thread that reads
+            self._error = error
+        with self._turn:
+            self._filled = True
+            self._turn.notify_all()
+
+    def _put(self, block: bytes) -> bool:
+        with self._turn:
+            while len(self._blocks) >= self._depth and not self._closed:
+                self._turn.wait()
+            self._blocks.append(block)
+            self._turn.notify_all()
+            return not self._closed
+
+    def close(self) -> None:
+        with self._turn:
+            self._closed = True
+            self._blocks.clear()
+            self._turn.notify_all()
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            with self._turn:
+                while not self._blocks and not self._filled:
+                    self._turn.wait()
+                if not self._blocks:
+                    break
+                block = self._blocks.popleft()
+                self._turn.notify_all()
+            yield block
+        if self._error is not None:
+            raise self._error
+
+
+class RangedFile(io.RawIOBase):
+    """A seekable view of remote bytes; every `readinto` is one exact ranged read."""
+
+    def __init__(self, read: Callable[[int, int], Iterator[bytes]], size: int) -> None:
+        super().__init__()
+        self._read_range = read
+        self._size = size
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise ValueError(f"seek to {base + offset}, before the start of the file")
+        self._at = base + offset
+        return self._at
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        wanted = max(0, min(len(view), self._size - self._at))
+        filled = 0
+        for block in self._read_range(self._at, self._at + wanted) if wanted else ():
+            view[filled : filled + len(block)] = block
+            filled += len(block)
+        self._at += filled
+        return filled
