@@ -164,9 +164,9 @@ class Pipeline:
                     if not run.run(batches):
                         committer.drain()
                         return False
+                self._finish(run, tracker, control)
             finally:
-                writer.abort()
-            self._finish(run, tracker, control)
+                run.abandon()
             return True
 
     def _adopt(self, staging: Staging, committer: Committer, tracker: ProgressTracker) -> None:

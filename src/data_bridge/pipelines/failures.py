@@ -58,6 +58,12 @@ class FailureLog:
             return None
         return self._path
 
+    def abandon(self) -> None:
+        """Let go of the file without finishing it."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
     def _open(self) -> IO[bytes]:
         if self._file is None:
             self._path = self._new_path()

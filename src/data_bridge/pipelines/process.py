@@ -81,10 +81,14 @@ class PartitionRun:
             if self._partition.limit == index:
                 break
             if self._control.stopping:
-                self._writer.abort()
                 return False
         self._finish(index)
         return True
+
+    def abandon(self) -> None:
+        """Discard the open shard; what is closed already goes its way."""
+        self._writer.abort()
+        self._failures.abandon()
 
     def done(self) -> Done:
         """The record that ends the partition; everything before it must be committed."""

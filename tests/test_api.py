@@ -1,0 +1,300 @@
+"""What the programmatic face promises, on real files."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from support.corpus import write_jsonl
+from support.kill import tree
+from support.readers import read_json_samples
+
+import data_bridge.errors
+from data_bridge import api
+from data_bridge.config import Settings
+from data_bridge.errors import ConfigError, ConflictError, DataError
+from data_bridge.events import Event, RunFinalized, RunPlanned, ShardCommitted
+
+
+def settings(source: Path | str, out: Path, **more: object) -> Settings:
+    return Settings.model_validate(
+        {"pipeline": {"input_uri": str(source), "output_uri": str(out), "samples_per_shard": 50, "workers": 0, **more}}
+    )
+
+
+def snapshot(out: Path) -> dict[str, tuple[int, bytes]]:
+    return {str(p): (p.stat().st_mtime_ns, p.read_bytes()) for p in out.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source.jsonl"
+    write_jsonl(path, 120)
+    return path
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def test_every_sample_is_in_a_shard_in_order(source: Path, out: Path) -> None:
+    report = data_bridge.run_pipeline(settings(source, out))
+
+    expected = [json.loads(line) for line in source.read_text().splitlines()]
+    assert read_json_samples(out) == expected
+    assert (report.status, report.exit_code, report.samples, report.shards) == ("complete", 0, 120, 3)
+
+
+def test_a_config_file_and_settings_run_alike(source: Path, out: Path, tmp_path: Path) -> None:
+    config = tmp_path / "c.json"
+    config.write_text(settings(source, out).model_dump_json(by_alias=True, exclude_none=True))
+
+    report = data_bridge.run_from_file(config, workers=0)
+
+    assert report.samples == 120
+
+
+def test_the_observer_hears_the_run_in_order(source: Path, out: Path) -> None:
+    heard: list[Event] = []
+
+    api.run_pipeline(settings(source, out), observer=heard.append)
+
+    assert isinstance(heard[0], RunPlanned)
+    assert isinstance(heard[-1], RunFinalized)
+    assert [e.key for e in heard if isinstance(e, ShardCommitted)] == ["000000.tar", "000001.tar", "000002.tar"]
+
+
+def test_a_second_run_changes_nothing(source: Path, out: Path) -> None:
+    api.run_pipeline(settings(source, out))
+    before = snapshot(out)
+
+    report = api.run_pipeline(settings(source, out))
+
+    assert report.resumed
+    assert snapshot(out) == before
+
+
+def test_a_changed_config_is_refused_with_the_difference_and_nothing_is_written(source: Path, out: Path) -> None:
+    api.run_pipeline(settings(source, out))
+    before = snapshot(out)
+
+    with pytest.raises(ConflictError, match=r"(?s)-samples_per_shard: 50\n\+samples_per_shard: 60"):
+        api.run_pipeline(settings(source, out, samples_per_shard=60))
+
+    assert snapshot(out) == before
+
+
+def test_settings_that_change_no_bytes_may_change(source: Path, out: Path) -> None:
+    api.run_pipeline(settings(source, out))
+
+    assert api.run_pipeline(settings(source, out, upload_concurrency=4, hang_timeout_s=9.0)).status == "complete"
+
+
+def test_a_changed_source_is_refused_by_name_and_nothing_is_written(source: Path, out: Path) -> None:
+    api.run_pipeline(settings(source, out))
+    before = snapshot(out)
+    source.write_text(source.read_text().replace("tags", "togs"))
+
+    with pytest.raises(ConflictError, match=r"source\.jsonl"):
+        api.run_pipeline(settings(source, out))
+
+    assert snapshot(out) == before
+
+
+def test_a_source_that_was_only_touched_is_the_same_source(source: Path, out: Path) -> None:
+    api.run_pipeline(settings(source, out))
+    os.utime(source)
+
+    assert api.run_pipeline(settings(source, out)).status == "complete"
+
+
+def test_a_vanished_file_is_refused(source: Path, out: Path, tmp_path: Path) -> None:
+    other = tmp_path / "source2.jsonl"
+    write_jsonl(other, 10)
+    pattern = str(tmp_path / "source*.jsonl")
+    api.run_pipeline(settings(pattern, out))
+    other.unlink()
+
+    with pytest.raises(ConflictError, match=r"source2\.jsonl: gone"):
+        api.run_pipeline(settings(pattern, out))
+
+
+def test_new_files_are_added_and_old_shards_stay(source: Path, out: Path, tmp_path: Path) -> None:
+    pattern = str(tmp_path / "source*.jsonl")
+    api.run_pipeline(settings(pattern, out))
+    before = tree(out)
+    new = write_jsonl(tmp_path / "source2.jsonl", 70, seed=2)
+
+    report = api.run_pipeline(settings(pattern, out))
+
+    after = tree(out)
+    assert report.samples == 190
+    assert {k: after[k] for k in before if k.endswith(".tar")} == {k: v for k, v in before.items() if k.endswith(".tar")}
+    assert read_json_samples(out)[120:] == new
+    assert api.verify(str(out), deep=True).problems == ()
+
+
+def test_lines_appended_to_a_file_are_added_and_old_shards_stay(source: Path, out: Path, tmp_path: Path) -> None:
+    api.run_pipeline(settings(source, out))
+    before = tree(out)
+    write_jsonl(tmp_path / "more", 30, seed=3)
+    with source.open("a") as file:
+        file.write((tmp_path / "more").read_text())
+
+    report = api.run_pipeline(settings(source, out))
+
+    after = tree(out)
+    assert report.samples == 150
+    assert all(after[k] == v for k, v in before.items() if k.endswith(".tar"))
+    assert read_json_samples(out) == [json.loads(line) for line in source.read_text().splitlines()]
+
+
+def test_a_bad_sample_stops_the_run_by_default_and_says_where(out: Path, tmp_path: Path) -> None:
+    source = tmp_path / "bad.jsonl"
+    write_jsonl(source, 60, bad_every=55)
+
+    with pytest.raises(DataError, match=r"bad\.jsonl line 55") as caught:
+        api.run_pipeline(settings(source, out))
+
+    assert "on_error" in caught.value.hint
+    assert not (out / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(("policy", "keeps_raw"), [("skip", False), ("quarantine", True)])
+def test_bad_samples_are_left_out_and_listed(out: Path, tmp_path: Path, policy: str, keeps_raw: bool) -> None:
+    source = tmp_path / "bad.jsonl"
+    good = write_jsonl(source, 60, bad_every=20)
+
+    report = api.run_pipeline(settings(source, out, on_error=policy))
+
+    manifest = json.loads((out / "manifest.json").read_text())
+    failures = [json.loads(line) for key in manifest["failures"] for line in (out / key).read_text().splitlines()]
+    assert (report.status, report.exit_code, report.failed) == ("completed_with_failures", 3, 3)
+    assert read_json_samples(out) == good
+    assert [f["index"] for f in failures] == [19, 39, 59]
+    assert all(("raw" in f) is keeps_raw for f in failures)
+
+
+def test_too_many_failures_stop_the_run(out: Path, tmp_path: Path) -> None:
+    source = tmp_path / "bad.jsonl"
+    write_jsonl(source, 400, bad_every=10)
+
+    with pytest.raises(DataError, match="max_failures = 5"):
+        api.run_pipeline(settings(source, out, on_error="skip", max_failures=5))
+
+
+def test_fresh_starts_over(source: Path, out: Path) -> None:
+    api.run_pipeline(settings(source, out))
+
+    report = api.run_pipeline(settings(source, out, samples_per_shard=40), fresh=True)
+
+    assert report.shards == 3
+    assert not report.resumed
+    assert sorted(p.name for p in out.glob("*.tar")) == ["000000.tar", "000001.tar", "000002.tar"]
+
+
+def test_fresh_deletes_nothing_that_is_not_ours(source: Path, out: Path) -> None:
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+
+    with pytest.raises(ConflictError, match=r"thesis\.tex"):
+        api.run_pipeline(settings(source, out), fresh=True)
+
+    assert (out / "thesis.tex").exists()
+
+
+def test_a_destination_with_other_things_in_it_is_refused(source: Path, out: Path) -> None:
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+
+    with pytest.raises(ConflictError, match=r"thesis\.tex"):
+        api.run_pipeline(settings(source, out))
+
+
+def test_a_limit_takes_the_first_samples(source: Path, out: Path) -> None:
+    report = api.run_pipeline(settings(source, out, limit=70))
+
+    assert report.samples == 70
+    assert read_json_samples(out) == [json.loads(line) for line in source.read_text().splitlines()[:70]]
+
+
+def test_an_empty_source_is_an_error_unless_it_is_allowed(out: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+
+    with pytest.raises(ConfigError, match=r"empty\.jsonl"):
+        api.run_pipeline(settings(empty, out))
+    assert not out.exists() or not any(p.is_file() for p in out.rglob("*"))
+
+    report = api.run_pipeline(settings(empty, out, allow_empty=True))
+    assert (report.status, report.samples, report.shards) == ("complete", 0, 0)
+
+
+def test_a_missing_source_is_an_error_before_anything_is_written(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nothing\.jsonl"):
+        api.run_pipeline(settings(tmp_path / "nothing.jsonl", out))
+
+    assert not out.exists() or not any(p.is_file() for p in out.rglob("*"))
+
+
+def test_a_pipe_is_refused(out: Path) -> None:
+    with pytest.raises(ConfigError, match="pipe:"):
+        api.run_pipeline(settings("pipe:cat secrets", out))
+
+
+def test_planning_writes_nothing_and_tells_what_is_done(source: Path, out: Path) -> None:
+    first = api.plan(settings(source, out))
+    assert not out.exists()
+    assert (first.complete, first.samples, first.partitions_done) == (False, None, 0)
+    assert first.samples_estimated == pytest.approx(120, rel=0.1)
+
+    api.run_pipeline(settings(source, out))
+    before = snapshot(out)
+    second = api.plan(settings(source, out))
+
+    assert second.complete
+    assert snapshot(out) == before
+
+
+def test_status_of_a_destination_without_a_dataset_is_an_error(out: Path) -> None:
+    with pytest.raises(ConfigError, match="no dataset"):
+        api.status(str(out))
+
+
+@pytest.mark.parametrize("damage", ["missing", "short", "flipped"])
+def test_verify_finds_damage(source: Path, out: Path, damage: str) -> None:
+    api.run_pipeline(settings(source, out))
+    shard = out / "000001.tar"
+    content = bytearray(shard.read_bytes())
+    shard.unlink()
+    if damage == "short":
+        shard.write_bytes(content[:-512])
+    if damage == "flipped":
+        content[700] ^= 1
+        shard.write_bytes(content)
+
+    (problem,) = api.verify(str(out), deep=True).problems
+
+    assert problem.startswith("000001.tar: ")
+
+
+def test_a_shard_lost_after_the_run_is_not_published_again(source: Path, out: Path) -> None:
+    api.run_pipeline(settings(source, out))
+    (out / "000001.tar").unlink()
+
+    with pytest.raises(data_bridge.errors.IntegrityError, match=r"000001\.tar is missing"):
+        api.run_pipeline(settings(source, out))
+
+
+def test_no_progress_is_kept_in_the_staging_folder_of_a_finished_run(source: Path, out: Path) -> None:
+    api.run_pipeline(settings(source, out))
+
+    assert not list(out.rglob("staging"))
+
+
+def test_max_shard_bytes_closes_shards_early(source: Path, out: Path) -> None:
+    api.run_pipeline(settings(source, out, max_shard_bytes="20kB"))
+
+    assert read_json_samples(out) == [json.loads(line) for line in source.read_text().splitlines()]
+    assert all(p.stat().st_size <= 31_000 for p in out.glob("*.tar"))
