@@ -35,7 +35,7 @@ class Files:
     counted = True
     max_file_bytes = 2_000_000_000
 
-    def __init__(self, options: SourceOptions, transport: Transport) -> None:
+    def __init__(self, options: SourceOptions, transport: Transport) -> None:  # noqa: ARG002 - it has none
         self._transport = transport
 
     def prepare(self, files: Sequence[SourceFile]) -> list[SourceFile]:

@@ -37,7 +37,7 @@ class Tar:
     counted = False
     max_sample_bytes = 2_000_000_000
 
-    def __init__(self, options: SourceOptions, transport: Transport) -> None:
+    def __init__(self, options: SourceOptions, transport: Transport) -> None:  # noqa: ARG002 - it has none
         self._transport = transport
 
     def extents(self, file: SourceFile) -> Sequence[Extent]:
