@@ -11,6 +11,8 @@ import pyarrow.types as pt
 
 from data_bridge.model.batch import Media, Row
 from data_bridge.pipelines.rows import BadRow
+from data_bridge.pipelines.values import count_nonfinite as count_in_values
+from data_bridge.pipelines.values import duration_text
 
 pc: Any = pyarrow.compute  # its functions are made at import: the type stubs miss some
 Column: TypeAlias = Any
@@ -67,6 +69,8 @@ def count_nonfinite(array: Column) -> int:
         return count_nonfinite(array.dictionary_decode())
     if pt.is_run_end_encoded(kind):
         return count_nonfinite(pc.run_end_decode(array))
+    if pt.is_union(kind):
+        return count_in_values(array.to_pylist())
     if pt.is_struct(kind):
         return sum(count_nonfinite(child) for child in array.flatten())
     if pt.is_map(kind):
@@ -103,8 +107,6 @@ def _holds_floats(kind: pa.DataType) -> bool:
         return _holds_floats(kind.storage_type)
     if pt.is_dictionary(kind) or pt.is_run_end_encoded(kind):
         return _holds_floats(kind.value_type)
-    if pt.is_union(kind):
-        return False
     if pt.is_nested(kind):
         return any(_holds_floats(kind.field(i).type) for i in range(kind.num_fields))
     return bool(pt.is_floating(kind))
@@ -154,13 +156,6 @@ def _times(array: Column) -> list[Any]:
 def _durations(array: Column) -> list[Any]:
     digits = _UNIT_DIGITS[array.type.unit]
     return _nulled(array, [duration_text(number, digits) for number in _integers(array).tolist()])
-
-
-def duration_text(number: int, digits: int) -> str:
-    """ISO 8601 duration of `number` units of 10**-digits seconds: `PT1.500S`, `-PT3S`."""
-    whole, rest = divmod(abs(number), 10**digits)
-    fraction = f".{rest:0{digits}d}" if digits else ""
-    return f"{'-' if number < 0 else ''}PT{whole}{fraction}S"
 
 
 def _intervals(array: Column) -> list[Any]:

@@ -132,7 +132,7 @@ class ShardFile:
         with suppress(OSError):
             os.close(fd)
         with suppress(FileNotFoundError):
-            os.unlink(self.path)
+            self.path.unlink()
 
     def _flush(self) -> None:
         block: Buffer = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)

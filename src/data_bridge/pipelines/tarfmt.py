@@ -1,0 +1,109 @@
+"""The ustar layout, many members at a time: byte for byte what `webdataset.TarWriter(mtime=0)` writes."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_bridge.pipelines.shardfile import Buffer
+
+BLOCK = 512
+RECORD = 10_240
+"""An archive's length is a multiple of this."""
+NAME_BYTES = 100
+MAX_MEMBER_BYTES = 8**11 - 1
+"""What the eleven octal digits of a header can say."""
+
+_NAME, _SIZE, _CHECKSUM = slice(0, NAME_BYTES), slice(124, 135), slice(148, 154)
+_PADDING = [bytes(n) for n in range(BLOCK)]
+_SIZE_SHIFTS = np.arange(30, -1, -3, dtype=np.int64)
+_CHECKSUM_SHIFTS = np.arange(15, -1, -3, dtype=np.int64)
+
+
+def _template() -> NDArray[np.uint8]:
+    """A regular file of owner `bigdata` (0:0), mode 0444, time 0; name, size and checksum digits are zero bytes."""
+    header = bytearray(BLOCK)
+    for start, content in (
+        (100, b"0000444\0"),
+        (108, b"0000000\0"),
+        (116, b"0000000\0"),
+        (136, b"00000000000\0"),
+        (154, b"\0 "),
+        (156, b"0"),
+        (257, b"ustar\x0000"),
+        (265, b"bigdata"),
+        (297, b"bigdata"),
+    ):
+        header[start : start + len(content)] = content
+    return np.frombuffer(bytes(header), dtype=np.uint8)
+
+
+_TEMPLATE = _template()
+_TEMPLATE_SUM = int(_TEMPLATE.sum()) - ord(" ") + 8 * ord(" ")
+"""A header is summed with eight spaces where its checksum stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberColumn:
+    """One member of each of n samples: extension, contents, and their sizes (int64, shape (n,))."""
+
+    extension: str
+    contents: Sequence[Buffer]
+    sizes: NDArray[np.int64]
+
+
+def column(extension: str, contents: Sequence[Buffer]) -> MemberColumn:
+    return MemberColumn(extension, contents, np.fromiter(map(len, contents), dtype=np.int64, count=len(contents)))
+
+
+def headers(keys: Sequence[str], extension: str, sizes: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Headers of the members `<key>.<extension>`: uint8 of shape (n, 512).
+
+    Names must be ASCII of at most 100 bytes and sizes at most MAX_MEMBER_BYTES: the caller has checked.
+    """
+    found = np.empty((len(keys), BLOCK), dtype=np.uint8)
+    found[:] = _TEMPLATE
+    width = _put_names(found, keys, f".{extension}")
+    digits = ((sizes[:, None] >> _SIZE_SHIFTS) & 7).astype(np.uint8) + ord("0")
+    found[:, _SIZE] = digits
+    sums = _TEMPLATE_SUM + found[:, :width].sum(axis=1, dtype=np.int64) + digits.sum(axis=1, dtype=np.int64)
+    found[:, _CHECKSUM] = ((sums[:, None] >> _CHECKSUM_SHIFTS) & 7).astype(np.uint8) + ord("0")
+    return found
+
+
+def _put_names(found: NDArray[np.uint8], keys: Sequence[str], suffix: str) -> int:
+    """Write the names into the headers; returns how many bytes the longest may have."""
+    count = len(keys)
+    if count and len(set(map(len, keys))) == 1:
+        width = len(keys[0]) + len(suffix)
+        names = (suffix.join(keys) + suffix).encode("ascii")
+        found[:, :width] = np.frombuffer(names, dtype=np.uint8).reshape(count, width)
+        return width
+    texts = np.array([key + suffix for key in keys], dtype=f"S{NAME_BYTES}")
+    found[:, _NAME] = texts.view(np.uint8).reshape(count, NAME_BYTES)
+    return NAME_BYTES
+
+
+def pack(keys: Sequence[str], columns: Sequence[MemberColumn]) -> tuple[bytes, NDArray[np.int64]]:
+    """Samples as one run of tar blocks, members in the order of `columns`, and the end of each sample in it."""
+    count, stride = len(keys), 3 * len(columns)
+    parts: list[Buffer] = [b""] * (count * stride)
+    lengths = np.zeros(count, dtype=np.int64)
+    for place, member in enumerate(columns):
+        block = headers(keys, member.extension, member.sizes).tobytes()
+        padding = -member.sizes % BLOCK
+        parts[3 * place :: stride] = [block[at : at + BLOCK] for at in range(0, len(block), BLOCK)]
+        parts[3 * place + 1 :: stride] = member.contents
+        parts[3 * place + 2 :: stride] = [_PADDING[n] for n in padding.tolist()]
+        lengths += BLOCK + member.sizes + padding
+    return b"".join(parts), np.cumsum(lengths)
+
+
+def end_of_archive(size: int) -> bytes:
+    """What closes an archive whose members take `size` bytes: two zero blocks, filled up to a whole record."""
+    return bytes(2 * BLOCK + -(size + 2 * BLOCK) % RECORD)
+
+
+def too_large(sizes: Iterable[int]) -> bool:
+    return any(size > MAX_MEMBER_BYTES for size in sizes)
