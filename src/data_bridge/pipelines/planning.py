@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from data_bridge.config import Settings, byte_settings, config_hash
+from data_bridge.config import Settings, byte_settings, changed_values, config_hash
 from data_bridge.errors import ConfigError, ConflictError, IntegrityError
 from data_bridge.io.sources.stream import Listing, SampleStream
 from data_bridge.model.plan import LAYOUT_VERSION, Generation, Partition, Plan
@@ -124,9 +124,9 @@ def _libraries(settings: Settings, frozen: Mapping[str, Any]) -> dict[str, str]:
 
 def check_unchanged(settings: Settings, plan: Plan) -> None:
     """Refuse a config or a byte-making library that differs from the plan's, with the difference."""
-    now = byte_settings(settings)
     before = plan.first.config
-    if config_hash(now) != plan.first.config_hash:
+    now = changed_values(before, settings)
+    if now is not None:
         raise ConflictError(
             "the config differs from the one this destination was made with:\n" + _diff(before, now), hint=NEXT_STEP
         )

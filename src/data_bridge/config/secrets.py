@@ -1,0 +1,35 @@
+"""What must never be shown: secret values of the settings, and names that sound like secrets."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel, SecretStr
+
+SECRET_WORDS = ("token", "secret", "password", "credential", "api_key", "access_key", "authorization")
+
+
+def is_secret_name(name: object) -> bool:
+    return any(word in str(name).lower() for word in SECRET_WORDS)
+
+
+def without_secrets(value: Any) -> Any:
+    """A JSON value with every mapping entry left out whose name sounds like a secret (`load_kwargs.token`)."""
+    if isinstance(value, dict):
+        return {k: without_secrets(v) for k, v in value.items() if not is_secret_name(k)}
+    return [without_secrets(v) for v in value] if isinstance(value, list) else value
+
+
+def secrets_in(settings: BaseModel) -> set[str]:
+    """Every secret value of the settings: what no message may contain."""
+    return {s for s in _secret_values(settings) if s}
+
+
+def _secret_values(value: Any) -> Iterator[str]:
+    if isinstance(value, SecretStr):
+        yield value.get_secret_value()
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _secret_values(getattr(value, name))
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _secret_values(inner)
