@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import SecretStr
 from pydantic_core import to_jsonable_python
 
-from data_bridge.config.secrets import without_secrets
+from data_bridge.config.secrets import public_uri, without_secrets
 from data_bridge.config.settings import PipelineSettings, Section, Settings
 
 
@@ -41,7 +41,7 @@ def _marked(section: Section, *, byte: bool) -> dict[str, Any]:
             if inner:
                 values[info.alias or name] = inner
         elif extra["byte"] is byte and not isinstance(value, SecretStr):
-            values[info.alias or name] = without_secrets(to_jsonable_python(value))
+            values[info.alias or name] = _public(to_jsonable_python(value))
     return values
 
 
@@ -52,6 +52,15 @@ def changed_values(before: Mapping[str, Any], settings: Settings) -> dict[str, A
     """
     now = _without_new_defaults(byte_settings(settings), before, _marked(_DEFAULTS, byte=True))
     return None if now == before else now
+
+
+def _public(value: Any) -> Any:
+    """A JSON value as it may be stored: no secret entries, no signatures in web addresses."""
+    if isinstance(value, str):
+        return public_uri(value)
+    if isinstance(value, list):
+        return [_public(v) for v in value]
+    return without_secrets(value)
 
 
 _DEFAULTS = PipelineSettings(input_uri="")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, SecretStr
 
@@ -33,3 +34,25 @@ def _secret_values(value: Any) -> Iterator[str]:
     elif isinstance(value, dict):
         for inner in value.values():
             yield from _secret_values(inner)
+
+
+_SECRET_PARAMETERS = ("signature", "sig", "x-amz-credential", "awsaccesskeyid", "googleaccessid", "key-pair-id", "policy")
+
+
+def public_uri(uri: str) -> str:
+    """A web address without user, password and the query parameters that sign it: what may be stored and compared.
+
+    A presigned address changes each time it is made; this part of it stays.
+    """
+    scheme, colon, rest = uri.partition("://")
+    if not colon or scheme not in ("http", "https"):
+        return uri
+    parts = urlsplit(uri)
+    query = [p for p in parts.query.split("&") if p and not _is_secret_parameter(p.partition("=")[0])]
+    if any(p.lower().startswith("x-amz-") for p in query):
+        query = [p for p in query if not p.lower().startswith("x-amz-")]
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "&".join(query), parts.fragment))
+
+
+def _is_secret_parameter(name: str) -> bool:
+    return is_secret_name(name) or name.lower() in _SECRET_PARAMETERS or "signature" in name.lower()

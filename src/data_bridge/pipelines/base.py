@@ -10,7 +10,7 @@ from data_bridge.errors import ConflictError, IntegrityError
 from data_bridge.events import PartitionClaimed, PartitionDone
 from data_bridge.io.sources.stream import SampleStream
 from data_bridge.model.manifest import MANIFEST_KEY, Manifest
-from data_bridge.model.plan import Partition, Plan
+from data_bridge.model.plan import Generation, Partition, Plan
 from data_bridge.model.shards import Done, Failed
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
@@ -146,7 +146,7 @@ class Pipeline:
         ):
             self._adopt(staging, committer, tracker)
             writer = self._writer_class(pipeline, generation.writer)
-            files = planning.files_to_read(self.plan)
+            files = planning.files_to_read(self.plan, self.stream)
             run = PartitionRun(
                 pipeline,
                 partition,
@@ -251,5 +251,5 @@ class _Where:
         return f"{names} sample {at} of partition {self._partition.index}"
 
 
-def _with(plan: Plan, generation: planning.Generation) -> Plan:
+def _with(plan: Plan, generation: Generation) -> Plan:
     return Plan(run=plan.run, generations=(*plan.generations, generation))

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from data_bridge.config import Settings, byte_settings, changed_values, config_hash
+from data_bridge.config import Settings, byte_settings, changed_values, config_hash, public_uri
 from data_bridge.errors import ConfigError, ConflictError, IntegrityError
 from data_bridge.io.sources.stream import Listing, SampleStream
 from data_bridge.model.plan import LAYOUT_VERSION, Generation, Partition, Plan
@@ -99,7 +99,7 @@ def first_generation(
         counted=bool(partitions) and all(p.samples is not None for p in partitions),
         key_digits=max(10, len(str(total))),
         shard_digits=max(6, len(str(total // pipeline.samples_per_shard))),
-        files=listing.files,
+        files=tuple(_public(f) for f in listing.files),
         partitions=tuple(partitions),
         fields=tuple(f.model_dump() for f in probe.fields),
         writer=frozen,
@@ -155,14 +155,17 @@ def grown_generation(settings: Settings, stream: SampleStream, plan: Plan) -> Ge
     if all(_is_pinned(f) for f in known.values()) and known:
         return None
     listing = stream.listing()
-    now = {f.uri: f for f in listing.files}
+    now = {public_uri(f.uri): f for f in listing.files}
     problems = [f"{uri}: gone" for uri in known if uri not in now]
     longer: dict[str, SourceFile] = {}
     for uri, file in known.items():
-        change = stream.transport.changed(file) if uri in now else None
+        if uri not in now:
+            continue
+        recorded = file.model_copy(update={"uri": now[uri].uri})
+        change = stream.transport.changed(recorded)
         if change is None:
             continue
-        grown = stream.transport.grew(file)
+        grown = stream.transport.grew(recorded)
         if grown is None:
             problems.append(f"{uri}: {change}")
         else:
@@ -173,7 +176,7 @@ def grown_generation(settings: Settings, stream: SampleStream, plan: Plan) -> Ge
     fresh = [longer.get(uri, file) for uri, file in now.items() if uri not in known or uri in longer]
     if not fresh or settings.pipeline.limit is not None:
         return None
-    start = {uri: known[uri].size or 0 for uri in longer}
+    start = {longer[uri].uri: known[uri].size or 0 for uri in longer}
     return _next_generation(stream, plan, Listing(listing.format, tuple(fresh)), start)
 
 
@@ -196,7 +199,7 @@ def _next_generation(stream: SampleStream, plan: Plan, listing: Listing, start: 
         counted=first.counted,
         key_digits=first.key_digits,
         shard_digits=first.shard_digits,
-        files=listing.files,
+        files=tuple(_public(f) for f in listing.files),
         partitions=tuple(_behind(plan, partitions, first.counted)),
         fields=first.fields,
         writer=first.writer,
@@ -229,10 +232,19 @@ def latest_files(plan: Plan) -> dict[str, SourceFile]:
     return {f.uri: f for f in plan.files}
 
 
-def files_to_read(plan: Plan) -> list[SourceFile]:
-    """The plan's file table, each entry with the newest identity of its URI: a grown file is read as it is now."""
+def files_to_read(plan: Plan, stream: SampleStream) -> list[SourceFile]:
+    """The plan's file table, each entry with the newest identity of its URI: a grown file is read as it is now.
+
+    Signatures of web addresses are not kept in the plan; they come from the config.
+    """
     latest = latest_files(plan)
-    return [latest[f.uri] for f in plan.files]
+    signed = {public_uri(uri): uri for uri in stream.named_uris()}
+    files = (latest[f.uri] for f in plan.files)
+    return [f.model_copy(update={"uri": signed[f.uri]}) if f.uri in signed else f for f in files]
+
+
+def _public(file: SourceFile) -> SourceFile:
+    return file.model_copy(update={"uri": public_uri(file.uri)})
 
 
 def _is_pinned(file: SourceFile) -> bool:

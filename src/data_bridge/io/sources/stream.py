@@ -1,6 +1,6 @@
 """One source, whatever its scheme and format: list it, cut it into partitions, read them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from data_bridge.config import Settings
@@ -8,6 +8,7 @@ from data_bridge.errors import ConfigError
 from data_bridge.io.sources import registry
 from data_bridge.io.sources.base import Format
 from data_bridge.io.sources.partitioning import cut_partitions
+from data_bridge.io.locations import braces
 from data_bridge.io.transport import Transport
 from data_bridge.model.batch import Batch, Token
 from data_bridge.model.plan import Partition
@@ -40,7 +41,7 @@ class SampleStream:
         Raises ConfigError naming the URI when a file is missing, unreadable or the list is empty.
         """
         pipeline = self._pipeline
-        uris = [pipeline.input_uri] if isinstance(pipeline.input_uri, str) else list(pipeline.input_uri)
+        uris = self._uris
         if pipeline.input_format == HUB or (pipeline.input_format == "auto" and _names_hub_dataset(uris)):
             return self._hub_listing(uris)
         files = self.transport.expand(uris)
@@ -48,6 +49,15 @@ class SampleStream:
         reader = self.format(name)
         prepare = getattr(reader, "prepare", None)
         return Listing(name, tuple(prepare(files) if prepare else files))
+
+    @property
+    def _uris(self) -> list[str]:
+        uri = self._pipeline.input_uri
+        return [uri] if isinstance(uri, str) else list(uri)
+
+    def named_uris(self) -> list[str]:
+        """The web addresses that the config names one by one, with their signatures."""
+        return [name for uri in self._uris if uri.startswith(("http://", "https://")) for name in braces(uri)]
 
     def _hub_listing(self, uris: Sequence[str]) -> Listing:
         from data_bridge.io.sources.hub import resolve_source
@@ -87,10 +97,10 @@ class SampleStream:
             limit=self._pipeline.limit,
         )
 
-    def read(self, format_name: str, files: Sequence[SourceFile], partition: Partition, token: Token | None) -> Iterator[Batch]:
+    def read(self, format_name: str, files: Sequence[SourceFile], partition: Partition, token: Token | None) -> Generator[Batch]:
         """Samples of one partition in order, from the token of an earlier batch (None = from the start)."""
         pieces = [FilePiece(files[p.file], p.start, p.end) for p in partition.pieces]
-        return self.format(format_name).read(pieces, token)
+        yield from self.format(format_name).read(pieces, token)
 
 
 def _names_hub_dataset(uris: Sequence[str]) -> bool:
