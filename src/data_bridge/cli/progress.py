@@ -1,7 +1,7 @@
 """Progress for people: a live display on a terminal, a plain line now and then elsewhere."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
@@ -108,7 +108,7 @@ class Tally:
 class _Speaking:
     """Counts, and says what a person should know at once."""
 
-    def __init__(self, tally: Tally, speak: "Speak") -> None:
+    def __init__(self, tally: Tally, speak: Callable[[str], None]) -> None:
         self._tally = tally
         self._speak = speak
         self._failures = 0
@@ -152,12 +152,6 @@ class _Plain:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + PLAIN_EVERY_S
             tell(self._tally.line())
-
-
-class Speak:
-    """Anything that takes a line."""
-
-    def __call__(self, line: str, /) -> None: ...
 
 
 def _display(tally: Tally) -> "RenderableType":
