@@ -1,0 +1,216 @@
+"""Arrow IPC: files (Feather v2) and streams, read one record batch at a time, any row addressable."""
+
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from data_bridge.config import SourceOptions
+from data_bridge.errors import SourceError
+from data_bridge.io.sources.arrow_messages import FILE_MAGIC, BatchAt, batches_of_file, batches_of_stream
+from data_bridge.io.sources.arrow_rows import cut, plain_batch, probe_rows
+from data_bridge.io.sources.arrow_schema import chosen_fields, column_order, demand_same, plain_schema, reading
+from data_bridge.io.transport import Transport
+from data_bridge.model.batch import Batch, Token
+from data_bridge.model.source import Extent, Field, FilePiece, Probe, SourceFile
+
+SCAN_THREADS = 16
+MAPPED_BYTES = 64_000_000
+"""Local files with a record batch larger than this are mapped, not read, so that memory stays bounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """An open file. `reader` is for a file or for a stream whose batches need its dictionaries; then it is read in order."""
+
+    source: Any
+    schema: pa.Schema
+    stream: bool
+
+
+class ArrowFile:
+    """Reads Arrow IPC files and streams of one schema (columns in any order). Positions are row numbers in the file.
+
+    Counting reads the header of every record batch, not the batches: a local file of 1,000 batches costs some
+    milliseconds, a remote one as many small ranged reads; the planner does it once. Tokens are `[piece number, row number]`.
+    A batch is decoded whole: the memory needed is that of the file's largest batch.
+    """
+
+    name = "arrow"
+    counted = True
+
+    def __init__(self, options: SourceOptions, transport: Transport) -> None:
+        self._columns = options.columns
+        self._transport = transport
+
+    def prepare(self, files: Sequence[SourceFile]) -> list[SourceFile]:
+        """Count all files at once: the files with their record batches noted, so that they need not be scanned again.
+
+        Raises SourceError naming both files and the field where two files do not have the same fields.
+        """
+        with ThreadPoolExecutor(SCAN_THREADS) as threads:
+            scans = list(threads.map(self._scan, files))
+        orders = column_order([f.uri for f in files], [fields for _, fields in scans])
+        return [
+            file.model_copy(update={"extra": {**file.extra, "batches": batches, **({"order": order} if order else {})}})
+            for file, (batches, _), order in zip(files, scans, orders, strict=True)
+        ]
+
+    def extents(self, file: SourceFile) -> Sequence[Extent]:
+        """One per record batch that has rows, with its exact rows and stored bytes."""
+        extents = []
+        start = 0
+        for batch in self._batches(file):
+            end = start + batch.rows
+            if batch.rows:
+                extents.append(Extent(start=start, end=end, samples=batch.rows, bytes=batch.bytes, divisible=True))
+            start = end
+        return extents
+
+    def probe(self, files: Sequence[SourceFile]) -> Probe:
+        """Fields of the first file; rows from the first file that has any."""
+        fields = self._scan(files[0])[1]
+        for file in files:
+            batches = self._batches(file)
+            count = sum(b.rows for b in batches)
+            if count:
+                rows = probe_rows(self.read([FilePiece(file)], None), fields)
+                return Probe(fields, declared=True, rows=rows, mean_sample_bytes=sum(b.bytes for b in batches) / count)
+        return Probe(fields, declared=True)
+
+    def read(self, pieces: Sequence[FilePiece], token: Token | None) -> Iterator[Batch]:
+        """Batches of ArrowRows. Prepared files all have the first file's column order."""
+        reference: tuple[str, tuple[Field, ...]] | None = None
+        first, row = token if token is not None else (0, None)
+        for number in range(first, len(pieces)):
+            file = pieces[number].file
+            batches = self._batches(file)
+            with self._opened(file, max((b.bytes for b in batches), default=0)) as opened:
+                fields = self._fields(opened.schema, file)
+                reference = reference or (file.uri, fields)
+                demand_same(*reference, file.uri, fields)
+                names = file.extra.get("order") or [f.name for f in fields]
+                for batch in _rows(opened, pieces[number], batches, names, row):
+                    yield Batch([number, batch.start], batch.rows, batch.failures)
+            row = None
+
+    def _batches(self, file: SourceFile) -> list[BatchAt]:
+        known = file.extra.get("batches")
+        return [BatchAt(*numbers) for numbers in known] if known is not None else self._scan(file)[0]
+
+    def _scan(self, file: SourceFile) -> tuple[list[BatchAt], tuple[Field, ...]]:
+        with self._opened(file, 0) as opened:
+            fields = self._fields(opened.schema, file)
+        with self._transport.open(file) as stream:
+            find = batches_of_stream if opened.stream else batches_of_file
+            return find(stream, file.uri), fields
+
+    def _fields(self, schema: pa.Schema, file: SourceFile) -> tuple[Field, ...]:
+        return chosen_fields(schema, self._columns, file.uri)
+
+    @contextmanager
+    def _opened(self, file: SourceFile, largest: int) -> Iterator[_Opened]:
+        with self._transport.open(file) as stream:
+            head = _head(stream, file.uri)
+            with reading(file.uri, "Arrow"):
+                source = _native(stream, largest)
+                is_stream = head[:6] != FILE_MAGIC
+                schema = (pa.ipc.open_stream if is_stream else pa.ipc.open_file)(source).schema
+                yield _Opened(source, schema, is_stream)
+
+
+def _head(stream: BinaryIO, uri: str) -> bytes:
+    head = stream.read(8)
+    stream.seek(0)
+    if head[:4] == b"FEA1":
+        raise SourceError(
+            f"{uri}: Feather version 1 is not read",
+            hint="rewrite it: pyarrow.feather.write_feather(read_table(old), new)",
+        )
+    if head[:6] != FILE_MAGIC and head[:4] != b"\xff\xff\xff\xff":
+        raise SourceError(
+            f"{uri}: not an Arrow IPC file or stream", hint="name the format of the file with pipeline.input_format"
+        )
+    return head
+
+
+def _native(stream: Any, largest: int) -> Any:
+    """A local file as Arrow reads it itself, without the interpreter; any other through the interpreter."""
+    if not isinstance(stream, io.FileIO | io.BufferedReader) or not isinstance(stream.name, str):
+        return pa.PythonFile(stream, mode="r")
+    return pa.memory_map(stream.name) if largest > MAPPED_BYTES else pa.OSFile(stream.name, "rb")
+
+
+def _rows(
+    opened: _Opened, piece: FilePiece, batches: Sequence[BatchAt], names: Sequence[str], row: int | None
+) -> Iterator[Batch]:
+    """Batches of one piece from a row of the file on; `start` is the row number."""
+    total = sum(b.rows for b in batches)
+    at = piece.start if row is None else row
+    end = total if piece.end is None else piece.end
+    if end > total:
+        raise SourceError(
+            f"{piece.file.uri}: has {total} rows, {end} are planned",
+            hint="the file has changed since it was planned; start again with --fresh",
+        )
+    plain = plain_schema(opened.schema)
+    schema = pa.schema([plain.field(name) for name in names])
+    first = 0
+    wanted: list[tuple[int, int]] = []
+    for number, batch in enumerate(batches):
+        if first < end and at < first + batch.rows:
+            wanted.append((number, first))
+        first += batch.rows
+    for (number, first), raw in zip(
+        wanted, _stored(opened, piece.file.uri, batches, [n for n, _ in wanted]), strict=True
+    ):
+        with reading(f"{piece.file.uri} record batch {number}", "Arrow"):
+            raw.validate(full=False)
+            lo, hi = max(at - first, 0), min(end - first, raw.num_rows)
+            rows = plain_batch(raw.slice(lo, hi - lo), schema)
+            yield from cut(rows, first + lo, piece.file.uri)
+
+
+def _stored(opened: _Opened, uri: str, batches: Sequence[BatchAt], numbers: Sequence[int]) -> Iterator[pa.RecordBatch]:
+    """The record batches of these ascending numbers as they are stored."""
+    if not numbers:
+        return
+    if opened.stream and _has_dictionaries(opened.schema):
+        yield from _from_stream_start(opened, uri, numbers)
+        return
+    file = None if opened.stream else pa.ipc.open_file(_rewound(opened.source))
+    for number in numbers:
+        with reading(f"{uri} record batch {number}", "Arrow"):
+            if file is not None:
+                raw = file.get_batch(number)
+            else:
+                opened.source.seek(batches[number].offset)
+                raw = pa.ipc.read_record_batch(pa.ipc.read_message(opened.source), opened.schema)
+            if raw.num_rows != batches[number].rows:
+                raise SourceError(
+                    f"{uri} record batch {number}: the header and the batch differ", hint="replace the file"
+                )
+        yield raw
+
+
+def _from_stream_start(opened: _Opened, uri: str, numbers: Sequence[int]) -> Iterator[pa.RecordBatch]:
+    """Dictionaries stand between the batches of a stream and may be replaced: read it in order."""
+    with reading(uri, "Arrow"):
+        reader = pa.ipc.open_stream(_rewound(opened.source))
+        for number in range(numbers[-1] + 1):
+            raw = reader.read_next_batch()
+            if number >= numbers[0]:
+                yield raw
+
+
+def _rewound(source: Any) -> Any:
+    source.seek(0)
+    return source
+
+
+def _has_dictionaries(schema: pa.Schema) -> bool:
+    return any("dictionary<" in str(field.type) for field in schema)
