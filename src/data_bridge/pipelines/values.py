@@ -2,7 +2,9 @@
 
 import base64
 import datetime as dt
+import enum
 import math
+import uuid
 from decimal import Decimal
 from typing import Any
 
@@ -86,6 +88,10 @@ def _special(value: Any) -> Any:
     if isinstance(value, dt.timedelta):
         micros = (value.days * 86_400 + value.seconds) * 10**6 + value.microseconds
         return duration_text(micros, 6)
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, enum.Enum):
+        return value.value
     if isinstance(value, tuple):
         return list(value)
     if isinstance(value, float):
