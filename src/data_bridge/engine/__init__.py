@@ -1,0 +1,1 @@
+"""Where partitions run on this machine."""

@@ -1,0 +1,90 @@
+"""Runs partitions one after another in this process: tests, debugging, one core."""
+
+import traceback
+from collections.abc import Sequence
+
+from data_bridge.engine.base import (
+    Audience,
+    EngineReport,
+    Poison,
+    Results,
+    Work,
+    WorkFactory,
+    attempt,
+    committed,
+    make,
+    nowhere,
+)
+from data_bridge.engine.cores import peak_bytes
+from data_bridge.engine.signals import STOPPING, StopSignals, handle_signals
+from data_bridge.errors import BridgeError, Interrupted
+from data_bridge.events import Event, Notice, Observer
+
+
+class InlineEngine:
+    """One slot in the driver's own process. A crash of the work is a crash of the run."""
+
+    def run(
+        self,
+        factory: WorkFactory,
+        partitions: Sequence[int],
+        observer: Observer,
+        *,
+        poison: Poison = nowhere,  # noqa: ARG002 - the interface has it
+    ) -> EngineReport:
+        """See `Engine.run`. A hang is not noticed and `poison` is never asked: nobody outlives the slot."""
+        audience = Audience(observer)
+        results = Results(partitions, audience)
+        with handle_signals() as stop:
+            try:
+                _run(factory, partitions, _DirectControl(audience, results, stop))
+            except KeyboardInterrupt:
+                raise Interrupted(
+                    "stopped at once; the shard in work is discarded", hint="run the same command again to resume"
+                ) from None
+        if audience.error is not None:
+            raise audience.error
+        return results.report(interrupted=stop.count > 0, peak_bytes=peak_bytes())
+
+
+class _DirectControl:
+    """Hands events straight to the audience."""
+
+    def __init__(self, audience: Audience, results: Results, stop: StopSignals) -> None:
+        self._audience = audience
+        self._stop = stop
+        self._told = False
+        self.results = results
+        self.index = 0
+
+    def emit(self, event: Event) -> None:
+        self.index = committed(self.index, event)
+        self._audience(event)
+
+    def beat(self) -> None:
+        """Nobody waits for one here."""
+
+    @property
+    def stopping(self) -> bool:
+        if self._stop.count and not self._told:
+            self._told = True
+            self._audience(Notice(STOPPING))
+        return self._stop.count > 0 or self._audience.error is not None or self.results.ended_early
+
+
+def _run(factory: WorkFactory, partitions: Sequence[int], control: _DirectControl) -> None:
+    work = _work(factory, control)
+    if work is None:
+        return
+    for partition in dict.fromkeys(partitions):
+        if control.stopping:
+            return
+        control.results.add(attempt(work, partition, control))
+
+
+def _work(factory: WorkFactory, control: _DirectControl) -> Work | None:
+    try:
+        return make(factory)
+    except BridgeError as error:
+        control.results.end_early(error, traceback.format_exc() if error.__cause__ else "")
+        return None

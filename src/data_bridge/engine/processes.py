@@ -1,0 +1,305 @@
+"""Runs partitions on worker processes of this machine and survives the death of any of them."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from multiprocessing.connection import wait
+
+from data_bridge.engine.base import (
+    Audience,
+    EngineReport,
+    Outcome,
+    Poison,
+    Results,
+    WorkFactory,
+    committed,
+    nowhere,
+)
+from data_bridge.engine.signals import STOPPING, StopSignals, handle_signals
+from data_bridge.engine.slot import Broken, Finished, Message, Quit, Ready, Signs, Stop, Take
+from data_bridge.engine.worker import Worker, pickled
+from data_bridge.errors import FatalError, Interrupted
+from data_bridge.events import Event, Notice, Observer, SlotLost
+
+TICK_S = 0.25
+START_S = 120.0
+"""A worker imports its libraries in silence; on a loaded machine or a network disk that takes its time."""
+LEAVE_S = 5.0
+
+
+class ProcessEngine:
+    """Worker processes, each with one pipe: one that dies or hangs is replaced and its partition given out again.
+
+    `slots` is the most processes at a time; no more are started than there are partitions. A worker that gives
+    no sign of life for `hang_timeout_s` is killed. A partition that loses `crash_limit` workers without
+    committing anything in between has failed; the others go on. Workers do not outlive this process.
+    """
+
+    def __init__(self, slots: int, hang_timeout_s: float = 300.0, crash_limit: int = 3) -> None:
+        if slots < 1 or crash_limit < 1 or hang_timeout_s <= 0:
+            raise ValueError("slots and crash_limit must be at least 1, hang_timeout_s above 0")
+        self._slots = slots
+        self._hang_timeout_s = hang_timeout_s
+        self._crash_limit = crash_limit
+
+    def run(
+        self, factory: WorkFactory, partitions: Sequence[int], observer: Observer, *, poison: Poison = nowhere
+    ) -> EngineReport:
+        """See `Engine.run`. The second signal kills the workers."""
+        audience = Audience(observer)
+        crashes = _Crashes(self._crash_limit, poison)
+        with handle_signals() as stop:
+            crew = _Crew(self._slots, pickled(factory), self._hang_timeout_s)
+            run = _Run(crew, partitions, audience, crashes, stop)
+            try:
+                run.until_over()
+            finally:
+                stop.deaf = True
+                crew.end()
+        if audience.error is not None:
+            raise audience.error
+        return run.results.report(interrupted=run.interrupted, peak_bytes=run.peak_bytes)
+
+
+class _Crew:
+    """The worker processes, by slot number."""
+
+    def __init__(self, slots: int, factory: bytes, hang_timeout_s: float) -> None:
+        self.slots = slots
+        self._factory = factory
+        self._limits_s = {
+            "starting": max(START_S, hang_timeout_s),
+            "idle": float("inf"),
+            "working": hang_timeout_s,
+            "leaving": LEAVE_S,
+        }
+        self._clock = time.monotonic()
+        self.workers: dict[int, Worker] = {}
+
+    def grow(self, wanted: int) -> None:
+        """Start workers until `wanted` of them are on their way, as far as there are free slots."""
+        starting = sum(w.state == "starting" for w in self.workers.values())
+        free = [n for n in range(self.slots) if n not in self.workers]
+        for number in free[: max(0, wanted - starting)]:
+            self.workers[number] = Worker(number, self._factory)
+
+    def ready(self) -> list[Worker]:
+        """Wait a moment for workers that have a message; one that closed its pipe is killed."""
+        by_pipe = {w.pipe: w for w in self.workers.values()}
+        sentinels = [w.sentinel for w in self.workers.values()]
+        return [by_pipe[r] for r in wait([*by_pipe, *sentinels], TICK_S) if r in by_pipe]
+
+    def hung(self) -> list[Worker]:
+        """Workers that were silent for too long.
+
+        Only time in which the driver was listening counts: neither a slow observer nor a suspended
+        terminal must look like a hang.
+        """
+        now = time.monotonic()
+        elapsed, self._clock = min(now - self._clock, 2 * TICK_S), now
+        for worker in self.workers.values():
+            worker.silent_s += elapsed
+        return [w for w in self.workers.values() if w.silent_s > self._limits_s[w.state]]
+
+    def dismiss(self, worker: Worker) -> None:
+        worker.state = "leaving"
+        worker.silent_s = 0.0
+        worker.tell(Quit())
+
+    def end(self) -> None:
+        """No worker is left afterwards: those that were told to leave get a moment, all others none."""
+        deadline = time.monotonic() + LEAVE_S
+        for worker in self.workers.values():
+            if worker.state == "leaving":
+                worker.join(max(0.0, deadline - time.monotonic()))
+        for worker in self.workers.values():
+            worker.kill()
+            worker.bury()
+        self.workers.clear()
+
+
+class _Crashes:
+    """Where each partition in work stands, and how often it lost its worker there."""
+
+    def __init__(self, limit: int, poison: Poison) -> None:
+        self.limit = limit
+        self._poison = poison
+        self._index: dict[int, int] = {}
+        self._deaths: dict[int, Counter[int]] = {}
+
+    def follow(self, partition: int, event: Event) -> None:
+        self._index[partition] = committed(self.index(partition), event)
+
+    def index(self, partition: int) -> int:
+        """Samples committed, as far as the driver was told."""
+        return self._index.get(partition, 0)
+
+    def death(self, partition: int, why: str) -> Outcome | None:
+        """Count one; an outcome when the partition is to be given up."""
+        index = self.index(partition)
+        deaths = self._deaths.setdefault(partition, Counter())
+        deaths[index] += 1
+        if deaths[index] < self.limit:
+            return None
+        where = self._poison(partition)
+        error = FatalError(
+            f"partition {partition} killed its worker {self.limit} times at sample {index}"
+            f"{f' ({where})' if where else ''}; the last one {why}",
+            hint="all samples before it are committed; look at those that follow. SIGKILL from outside usually means "
+            "that memory ran out: use fewer workers",
+        )
+        return Outcome(partition, "failed", error, index)
+
+    def forget(self, partition: int) -> None:
+        """The partition has ended."""
+        self._index.pop(partition, None)
+        self._deaths.pop(partition, None)
+
+
+class _Run:
+    """One run of the engine: who works on what."""
+
+    def __init__(
+        self, crew: _Crew, partitions: Sequence[int], audience: Audience, crashes: _Crashes, stop: StopSignals
+    ) -> None:
+        self._crew = crew
+        self._queue = deque(dict.fromkeys(partitions))
+        self._audience = audience
+        self._crashes = crashes
+        self._stop = stop
+        self._stopping = False
+        self._failed_starts = 0
+        self.results = Results(partitions, audience)
+        self.interrupted = False
+        self.peak_bytes = 0
+
+    def until_over(self) -> None:
+        """Returns when no partition is in work and none is to be given out."""
+        while True:
+            try:
+                return self._loop()
+            except KeyboardInterrupt:
+                if self._stopping:
+                    raise Interrupted(
+                        "stopped at once; shards in work are discarded", hint="run the same command again to resume"
+                    ) from None
+                # no handler is installed (a notebook): this is the first request
+                self._interrupt()
+
+    def _loop(self) -> None:
+        while self._unfinished():
+            if self._stop.count and not self.interrupted:
+                self._interrupt()
+            if not self._stopping and (self._audience.error is not None or self.results.ended_early):
+                self._stop_all()
+            self._hand_out()
+            for worker in self._crew.ready():
+                message = worker.hear()
+                if message is None:
+                    worker.kill()
+                else:
+                    self._on_message(worker, message)
+            self._check_health()
+        self._hand_out()
+
+    def _unfinished(self) -> bool:
+        in_work = any(w.state == "working" for w in self._crew.workers.values())
+        return in_work or (bool(self._queue) and not self._stopping)
+
+    def _interrupt(self) -> None:
+        self.interrupted = True
+        self._stop_all()
+        self._audience(Notice(STOPPING))
+
+    def _stop_all(self) -> None:
+        self._stopping = True
+        for worker in self._crew.workers.values():
+            if worker.state == "working":
+                worker.tell(Stop())
+            elif worker.state == "starting":
+                worker.state = "leaving"
+                worker.kill()
+
+    def _hand_out(self) -> None:
+        for worker in self._crew.workers.values():
+            if worker.state != "idle":
+                continue
+            if self._queue and not self._stopping:
+                worker.state, worker.partition, worker.silent_s = "working", self._queue.popleft(), 0.0
+                worker.tell(Take(worker.partition))
+            else:
+                # its memory is better used by the others; should one die, a new worker starts
+                self._crew.dismiss(worker)
+        if not self._stopping:
+            self._crew.grow(len(self._queue))
+
+    def _on_message(self, worker: Worker, message: Message) -> None:
+        match message:
+            case Signs(events=events):
+                for event in events:
+                    if worker.partition is not None:
+                        self._crashes.follow(worker.partition, event)
+                    self._audience(event)
+            case Ready():
+                # one that was killed at the start may have said so just before
+                worker.state = "leaving" if worker.state == "leaving" else "idle"
+            case Broken(error=error, trace=trace):
+                self.results.end_early(error, trace)
+                worker.state = "leaving"
+            case Finished(outcome=outcome, peak_bytes=peak):
+                self.peak_bytes = max(self.peak_bytes, peak)
+                worker.state, worker.partition = "idle", None
+                self._failed_starts = 0
+                self._crashes.forget(outcome.partition)
+                self.results.add(outcome)
+
+    def _check_health(self) -> None:
+        for worker in self._crew.hung():
+            silent_s = worker.silent_s
+            worker.kill()
+            self._lost(worker, f"gave no sign of life for {silent_s:.0f} s and was killed")
+        for worker in list(self._crew.workers.values()):
+            why = worker.ended()
+            if why is not None:
+                self._lost(worker, why)
+
+    def _lost(self, worker: Worker, why: str) -> None:
+        while worker.pipe.poll() and (message := worker.hear()) is not None:
+            self._on_message(worker, message)
+        del self._crew.workers[worker.number]
+        raised = worker.raised
+        worker.bury()
+        if worker.state == "leaving":
+            return
+        self._audience(SlotLost(worker.number, worker.partition, why))
+        if worker.partition is not None:
+            self._requeue(worker.partition, why)
+        else:
+            self._start_failed(why, final=raised)
+
+    def _requeue(self, partition: int, why: str) -> None:
+        if self._stopping:
+            self.results.add(Outcome(partition, "stopped", index=self._crashes.index(partition)))
+            return
+        given_up = self._crashes.death(partition, why)
+        if given_up is None:
+            self._queue.appendleft(partition)
+        else:
+            self._crashes.forget(partition)
+            self.results.add(given_up)
+
+    def _start_failed(self, why: str, *, final: bool) -> None:
+        self._failed_starts += 1
+        if not final and self._failed_starts < self._crashes.limit:
+            return
+        if working := sum(w.state == "working" for w in self._crew.workers.values()):
+            self._crew.slots = working
+            self._audience(Notice(f"a new worker {why} before it could start; going on with {working}"))
+        else:
+            self.results.end_early(
+                FatalError(
+                    f"a worker process {why} before it could start",
+                    hint="a script that defines its own stages must call this under `if __name__ == '__main__':`; "
+                    "otherwise look for an import that crashes, or use fewer workers if memory ran out",
+                )
+            )

@@ -1,0 +1,213 @@
+"""The worker's side of the process engine: what runs inside a slot.
+
+Imports stay tiny: every worker pays for them, and again each time one is replaced.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass, field, replace
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from queue import SimpleQueue
+from typing import TypeAlias
+
+from data_bridge.engine.base import Outcome, Work, WorkFactory, attempt, committed, last_line, make
+from data_bridge.engine.cores import peak_bytes
+from data_bridge.errors import BridgeError, ConfigError, FatalError
+from data_bridge.events import Event, PartitionClaimed, ShardCommitted
+
+BEAT_S = 1.0
+FLUSH_S = 0.2
+FLUSH_EVENTS = 128
+URGENT = (PartitionClaimed, ShardCommitted)
+"""Sent at once: should the slot die, the driver must know how far it was."""
+
+ORPHANED = 113
+"""Exit code of a slot whose driver is gone. Nobody is left to read it; it helps in a process trace."""
+
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """A sign of life, with the events since the last one."""
+
+    events: list[Event] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The work is made; partitions are welcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The work cannot be made; the slot ends."""
+
+    error: BridgeError
+    trace: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    outcome: Outcome
+    peak_bytes: int
+
+
+Message: TypeAlias = Signs | Ready | Broken | Finished
+"""What a slot says to its driver."""
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Finish what is in hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """Leave: there is nothing more to do."""
+
+
+Order: TypeAlias = Take | Stop | Quit
+"""What a driver says to a slot."""
+
+
+class PipeControl:
+    """`SlotControl` over the slot's pipe; events travel in batches."""
+
+    def __init__(self, pipe: "Connection[Message, Order]") -> None:
+        self._pipe = pipe
+        self._lock = threading.Lock()
+        self._events: list[Event] = []
+        self._sent = time.monotonic()
+        self.stop = threading.Event()
+        self.index = 0
+
+    def emit(self, event: Event) -> None:
+        with self._lock:
+            self.index = committed(self.index, event)
+            self._events.append(event)
+            full = len(self._events) >= FLUSH_EVENTS or time.monotonic() - self._sent >= FLUSH_S
+            if full or isinstance(event, URGENT):
+                self._flush()
+
+    def beat(self) -> None:
+        silent = time.monotonic() - self._sent
+        if silent >= BEAT_S or (self._events and silent >= FLUSH_S):
+            with self._lock:
+                self._flush()
+
+    @property
+    def stopping(self) -> bool:
+        return self.stop.is_set()
+
+    def say(self, message: Message) -> None:
+        """Send a message, after the events that came before it."""
+        with self._lock:
+            if self._events:
+                self._flush()
+            self._pipe.send(message)
+
+    def _flush(self) -> None:
+        events, self._events = self._events, []
+        self._pipe.send(Signs(events))
+        self._sent = time.monotonic()
+
+
+def slot_main(pipe: "Connection[Message, Order]", factory: bytes, driver: int) -> None:
+    """Run partitions as the driver orders them until it says Quit or is gone.
+
+    `factory` is the pickled `WorkFactory`, `driver` the driver's process id. SIGINT and SIGTERM are blocked on
+    entry; a terminal or a service manager sends them to every process, and the driver alone decides.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # not SIG_IGN, which programs started by the work would inherit and then could not be terminated
+    signal.signal(signal.SIGTERM, lambda _signum, _frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+    _die_with(driver)
+    control = PipeControl(pipe)
+    taken: SimpleQueue[int | None] = SimpleQueue()
+    threading.Thread(target=_listen, args=(pipe, control, taken, driver), daemon=True).start()
+    try:
+        _serve(control, taken, factory)
+    except (BrokenPipeError, ConnectionResetError):
+        os._exit(ORPHANED)
+
+
+def _serve(control: PipeControl, taken: "SimpleQueue[int | None]", factory: bytes) -> None:
+    try:
+        work = make(partial(_work, factory))
+    except BridgeError as error:
+        control.say(Broken(_portable(error), traceback.format_exc() if error.__cause__ else ""))
+        return
+    control.say(Ready())
+    while (partition := taken.get()) is not None:
+        outcome = attempt(work, partition, control)
+        if outcome.error is not None:
+            outcome = replace(outcome, error=_portable(outcome.error))
+        control.say(Finished(outcome, peak_bytes()))
+
+
+def _work(factory: bytes) -> Work:
+    try:
+        make_work: WorkFactory = pickle.loads(factory)  # noqa: S301 - our own parent wrote it
+    except AttributeError as error:
+        raise ConfigError(
+            f"a worker cannot find the work: {last_line(error)}",
+            hint="define functions and classes in a module that can be imported, or run with `workers: 0`",
+        ) from error
+    return make_work()
+
+
+def _listen(
+    pipe: "Connection[Message, Order]", control: PipeControl, taken: "SimpleQueue[int | None]", driver: int
+) -> None:
+    """Take orders, and end the process within a second when the driver is gone, whatever the main loop does."""
+    parent = multiprocessing.parent_process()
+    watched: list[Connection[Message, Order] | int] = [pipe]
+    if parent is not None:
+        watched.append(parent.sentinel)
+    while True:
+        ready = wait(watched, timeout=1.0)
+        if pipe in ready:
+            try:
+                order = pipe.recv()
+            except (EOFError, OSError):
+                os._exit(ORPHANED)
+            if isinstance(order, Take):
+                taken.put(order.partition)
+            elif isinstance(order, Stop):
+                control.stop.set()
+            else:
+                taken.put(None)
+        elif ready or os.getppid() != driver:
+            os._exit(ORPHANED)
+
+
+def _die_with(driver: int) -> None:
+    """Have the kernel kill this process when the driver dies: it works even while the interpreter is stuck."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != driver:
+        os._exit(ORPHANED)
+
+
+def _portable(error: BridgeError) -> BridgeError:
+    """The error as the driver can read it; one that does not survive the pipe is told in its own words."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - written here
+    except Exception:  # noqa: BLE001 - a foreign subclass may break in any way
+        return FatalError(f"{type(error).__name__}: {error}", hint=error.hint)
+    return error

@@ -1,0 +1,122 @@
+"""The driver's handle on one worker process."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from typing import Literal
+
+from data_bridge.engine.base import WorkFactory, last_line
+from data_bridge.engine.signals import SIGNALS
+from data_bridge.engine.slot import Message, Order, slot_main
+from data_bridge.errors import ConfigError
+
+KILLED_S = 5.0
+"""How long a killed process may take to be gone; one stuck in the kernel is left behind, the ledger fences it."""
+
+_starting = threading.Lock()
+
+
+def pickled(factory: WorkFactory) -> bytes:
+    """The factory as it travels to the slots. Raises ConfigError when it cannot."""
+    try:
+        return pickle.dumps(factory)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"the work cannot be sent to worker processes: {last_line(error)}",
+            hint="define functions and classes at the top of a module, or run with `workers: 0`",
+        ) from error
+
+
+class Worker:
+    """A slot's process with its pipe. It starts on construction and holds at most one partition."""
+
+    def __init__(self, number: int, factory: bytes) -> None:
+        self.number = number
+        self.state: Literal["starting", "idle", "working", "leaving"] = "starting"
+        self.partition: int | None = None
+        self.silent_s = 0.0
+        context = multiprocessing.get_context("spawn")
+        self.pipe: Connection[Order, Message]
+        self.pipe, theirs = context.Pipe(duplex=True)
+        self._process = context.Process(
+            target=slot_main, args=(theirs, factory, os.getpid()), name=f"data-bridge-slot-{number}", daemon=False
+        )
+        with theirs, _quietly(needs_main=b"__main__" in factory):
+            self._process.start()
+        self.sentinel = self._process.sentinel
+
+    def tell(self, order: Order) -> None:
+        """Send an order; a worker that is gone is noticed by `ended`, not here."""
+        try:
+            self.pipe.send(order)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+    def hear(self) -> Message | None:
+        """The next message; None when the worker can send no more. Waits unless one is known to be there."""
+        try:
+            message: Message = self.pipe.recv()
+        except (EOFError, OSError):
+            return None
+        self.silent_s = 0.0
+        return message
+
+    def ended(self) -> str | None:
+        """How the process ended, in words; None while it lives."""
+        code = self._process.exitcode
+        if code is None:
+            return None
+        if code >= 0:
+            return f"ended with exit code {code}"
+        known = {s.value: s.name for s in signal.Signals}
+        return f"was killed by {known.get(-code, f'signal {-code}')}"
+
+    @property
+    def raised(self) -> bool:
+        """Whether the process ended by an exception of Python's own (exit code 1)."""
+        return self._process.exitcode == 1
+
+    def kill(self) -> None:
+        """End the process now; returns when it is gone."""
+        self._process.kill()
+        self._process.join(KILLED_S)
+
+    def join(self, timeout_s: float) -> None:
+        self._process.join(timeout_s)
+
+    def bury(self) -> None:
+        """Release what is left of an ended process."""
+        self.pipe.close()
+        if self._process.exitcode is not None:
+            self._process.join()
+            self._process.close()
+
+
+@contextmanager
+def _quietly(*, needs_main: bool) -> Generator[None]:
+    """Start a process that meets no signal before it can handle it, and runs the user's script only if it must.
+
+    `spawn` imports the main script again, which re-runs one without `if __name__ == "__main__"` and costs
+    start-up time otherwise; only work that was defined in the script needs that.
+    """
+    # the tracker of `multiprocessing` changes the signal mask when it is started
+    resource_tracker.ensure_running()
+    with _starting:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        main = vars(sys.modules["__main__"])
+        hidden: dict[str, object] = (
+            {} if needs_main else {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
+        )
+        main.setdefault("__spec__", None)
+        try:
+            yield
+        finally:
+            main.update(hidden)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
