@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -50,7 +50,11 @@ def driver(folder: Path, mode: str, *, group: bool = False) -> Iterator[subproce
             wait_for(lambda: len(workers(folder)) == 2 or process.poll() is not None, "both workers to be at work")
             yield process
         finally:
+            left = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
             process.kill()
+            for child in left:
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
 
 
 def workers(folder: Path) -> list[int]:
@@ -97,12 +101,17 @@ def test_the_second_signal_kills_workers_that_do_not_listen(tmp_path: Path) -> N
 @pytest.mark.parametrize("mode", ["polite", "deaf", "hung", "stuck"])
 def test_a_killed_driver_leaves_no_process_behind(tmp_path: Path, mode: str) -> None:
     with driver(tmp_path, mode) as process:
-        children = [p.pid for p in psutil.Process(process.pid).children(recursive=True)]
-        assert set(workers(tmp_path)) <= set(children)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert set(workers(tmp_path)) <= {p.pid for p in children}
 
         process.kill()
 
-        wait_for(gone(children), "all children to be gone", timeout_s=5.0)
+        try:
+            wait_for(gone([p.pid for p in children]), "all children to be gone", timeout_s=5.0)
+        finally:
+            for child in psutil.process_iter():
+                if child in children:
+                    child.kill()
 
 
 def _runs(command: list[str], folder: Path) -> str:
