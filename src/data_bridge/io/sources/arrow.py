@@ -1,6 +1,5 @@
 """Arrow IPC: files (Feather v2) and streams, read one record batch at a time, any row addressable."""
 
-import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ import pyarrow as pa
 from data_bridge.config import SourceOptions
 from data_bridge.errors import SourceError
 from data_bridge.io.sources.arrow_messages import FILE_MAGIC, BatchAt, batches_of_file, batches_of_stream
-from data_bridge.io.sources.arrow_rows import cut, plain_batch, probe_rows
+from data_bridge.io.sources.arrow_rows import cut, path_of, plain_batch, probe_rows
 from data_bridge.io.sources.arrow_schema import chosen_fields, column_order, demand_same, plain_schema, reading
 from data_bridge.io.transport import Transport
 from data_bridge.model.batch import Batch, Token
@@ -139,10 +138,11 @@ def _head(stream: BinaryIO, uri: str) -> bytes:
 
 
 def _native(stream: Any, largest: int) -> Any:
-    """A local file as Arrow reads it itself, without the interpreter; any other through the interpreter."""
-    if not isinstance(stream, io.FileIO | io.BufferedReader) or not isinstance(stream.name, str):
+    """The file as Arrow reads it."""
+    path = path_of(stream)
+    if path is None:
         return pa.PythonFile(stream, mode="r")
-    return pa.memory_map(stream.name) if largest > MAPPED_BYTES else pa.OSFile(stream.name, "rb")
+    return pa.memory_map(path) if largest > MAPPED_BYTES else pa.OSFile(path, "rb")
 
 
 def _rows(

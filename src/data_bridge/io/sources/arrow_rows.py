@@ -1,5 +1,6 @@
 """Arrow record batches as batches of samples: plain columns, checked text, a few MB each."""
 
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -10,6 +11,12 @@ from data_bridge.io.sources.arrow_schema import MEDIA
 from data_bridge.io.sources.base import PROBE_BYTES, PROBE_ROWS, TARGET_BATCH_BYTES, TARGET_BATCH_ROWS
 from data_bridge.model.batch import ArrowRows, Batch, Media, Row, RowFailure
 from data_bridge.model.source import Field
+
+
+def path_of(stream: Any) -> str | None:
+    """Path of an open local file, which Arrow then reads itself, without the interpreter; None for any other reader."""
+    raw = stream.raw if isinstance(stream, io.BufferedReader) else stream
+    return raw.name if isinstance(raw, io.FileIO) and isinstance(raw.name, str) else None
 
 
 def plain_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

@@ -1,6 +1,5 @@
 """Parquet: row groups found in the footer, read in small batches, any row addressable."""
 
-import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ import pyarrow.parquet as pq
 
 from data_bridge.config import SourceOptions
 from data_bridge.errors import SourceError
-from data_bridge.io.sources.arrow_rows import cut, plain_batch, probe_rows
+from data_bridge.io.sources.arrow_rows import cut, path_of, plain_batch, probe_rows
 from data_bridge.io.sources.arrow_schema import chosen_fields, column_order, demand_same, plain_schema, reading
 from data_bridge.io.sources.base import TARGET_BATCH_BYTES, TARGET_BATCH_ROWS
 from data_bridge.io.transport import Transport
@@ -104,9 +103,9 @@ class Parquet:
     @contextmanager
     def _opened(self, file: SourceFile) -> Iterator[pq.ParquetFile]:
         with self._transport.open(file) as stream, reading(file.uri, "Parquet"):
-            # a local file is read by Arrow itself, without the interpreter
-            local = isinstance(stream, io.FileIO | io.BufferedReader) and isinstance(stream.name, str)
-            source: Any = pa.OSFile(stream.name, "rb") if local else stream
+            path = path_of(stream)
+            local = path is not None
+            source: Any = pa.OSFile(path, "rb") if path is not None else stream
             meta = pq.read_metadata(source)
             whole = not local and _largest(meta) <= COALESCE_BYTES
             with pq.ParquetFile(
