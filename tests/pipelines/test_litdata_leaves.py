@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from data_bridge.errors import ConfigError
-from data_bridge.model.batch import Media
+from data_bridge.model.batch import Media, Row
 from data_bridge.model.source import Field, Probe
 from support.litdata_chunks import ROW, declared, frozen, kinds, observed
 
@@ -116,6 +116,23 @@ class TestWhichLayout:
     def test_whole_compressed_chunks_come_with_a_warning_of_readers_that_replace_them(self) -> None:
         assert "local:" in frozen(observed([ROW]), compression="zstd")["warnings"][0]
         assert frozen(observed([ROW]), compression="zstd", litdata_layout="arrow")["warnings"] == []
+
+    def test_the_schema_of_the_config_binds_before_what_is_observed(self) -> None:
+        rows: list[Row] = [{"x": 1, "v": [1, 2], "meta": {"a": 1}}]
+
+        found = frozen(observed(rows), schema={"x": "float64", "v": "list<float32>", "meta": "json", "late": "string"})
+
+        assert found["layout"] == "arrow"
+        assert kinds(found) == {
+            "x": ("float", "float64"),
+            "v": ("tree", "list<float32>"),
+            "meta": ("json", "string"),
+            "late": ("str", "string"),
+        }
+
+    def test_a_schema_of_unreadable_types_is_refused_by_name(self) -> None:
+        with pytest.raises(ConfigError, match=r"'integer' for field 'x'"):
+            frozen(observed([{"x": 1}]), schema={"x": "integer"})
 
     def test_two_fields_of_one_name_are_refused(self) -> None:
         twice = Probe((Field(name="a", type="int64"), Field(name="a", type="string")), declared=True)

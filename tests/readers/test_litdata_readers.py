@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_bridge.config import PipelineSettings
+from data_bridge.api import run_pipeline
+from data_bridge.config import PipelineSettings, Settings
 from data_bridge.model.batch import ArrowRows, DictRows, Row, Rows
 from data_bridge.model.shards import ShardRecord
 from data_bridge.model.source import Field, Probe
@@ -307,6 +308,23 @@ class TestOwnWriter:
     def batches(self, tail: bytes) -> list[pa.RecordBatch]:
         reader = pa.ipc.open_file(tail[:-12])
         return [reader.get_batch(i) for i in range(reader.num_record_batches)]
+
+
+def test_what_a_run_publishes_reads_as_the_source_did(reader: Reader, tmp_path: Path) -> None:
+    rows = [{"id": i, "text": "x" * (i % 50), "tokens": [i, -i]} for i in range(3000)]
+    (tmp_path / "data.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    pipeline = {
+        "name": "litdata",
+        "input_uri": str(tmp_path / "data.jsonl"),
+        "output_uri": str(tmp_path / "out"),
+        "samples_per_shard": 400,
+        "partition_bytes": 30_000,
+    }
+
+    report = run_pipeline(Settings.model_validate({"pipeline": pipeline}), workers=0)
+
+    assert (report.samples, report.shards) == (3000, len(list((tmp_path / "out").glob("*.bin"))))
+    assert reader.read(tmp_path / "out") == seen(rows)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def _name(value: Any) -> str:
 
 
 def _wrong(value: Any, kind: ArrowType) -> BadRow:
-    return BadRow(f" is {_name(value)}, not {kind}")
+    return BadRow(f" is {_name(value)}, not {kind}; `pipeline.schema` can declare another type")
 
 
 def _fit_bool(value: Any, kind: ArrowType) -> Any:

@@ -284,13 +284,12 @@ def _known(kind: ArrowType | str | None) -> ArrowType:
     return kind
 
 
-def unique_names(fields: Sequence[Field]) -> None:
-    """Raises ConfigError for two fields of one name."""
-    seen: set[str] = set()
-    for field in fields:
-        if field.name in seen:
+def check_types(given: Mapping[str, str]) -> None:
+    """Raises ConfigError for a text that is no type."""
+    for name, text in given.items():
+        if text not in ("json", "media") and _parsed(text) is None:
             raise ConfigError(
-                f"the source has two fields named {field.name!r}",
-                hint="rename one, or pick fields with pipeline.source_options.columns",
+                f"pipeline.schema: {text!r} for field {name!r} is not a type",
+                hint="write an Arrow type (int64, float32, string, bool, list<int32>, timestamp[us, tz=UTC], "
+                "struct<a: int64>), `media`, or `json` for anything",
             )
-        seen.add(field.name)

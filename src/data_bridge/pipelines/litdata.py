@@ -14,7 +14,7 @@ from data_bridge.errors import ConfigError
 from data_bridge.model.batch import Rows
 from data_bridge.model.shards import Encoded, Packed, ShardRecord
 from data_bridge.model.source import Field, Probe
-from data_bridge.pipelines.leaves import Leaf, arrow_leaf, classic_leaf, observed_type, unique_names
+from data_bridge.pipelines.leaves import Leaf, arrow_leaf, check_types, classic_leaf, observed_type
 from data_bridge.pipelines.litdata_arrow import ArrowChunk, ArrowLayout
 from data_bridge.pipelines.litdata_classic import ClassicChunk, ClassicLayout
 from data_bridge.pipelines.litdata_columns import columns
@@ -55,14 +55,13 @@ class LitDataWriter:
     @classmethod
     def freeze(cls, settings: PipelineSettings, probe: Probe) -> dict[str, Any]:
         """Layout and leaves. `warnings` says why the Arrow layout was chosen and which leaves need care."""
-        unique_names(probe.fields)
-        declared = set(settings.schema_ or ()) | ({f.name for f in probe.fields} if probe.declared else set())
+        fields = _fields(settings, probe)
         leaves: list[Leaf] = []
         warnings: list[str] = []
         layout = settings.litdata_layout
-        for field in probe.fields if layout != "arrow" else ():
+        for field in fields if layout != "arrow" else ():
             values = [row.get(field.name) for row in probe.rows]
-            leaf = classic_leaf(_typed(field, values, declared), values, binary=layout == "classic")
+            leaf = classic_leaf(field, values, binary=layout == "classic")
             if isinstance(leaf, Leaf):
                 leaves.append(leaf)
                 continue
@@ -75,7 +74,7 @@ class LitDataWriter:
             warnings.append(_ARROW_CHOSEN.format(name=field.name, why=leaf))
             break
         if layout == "arrow":
-            leaves = [arrow_leaf(_typed(f, [row.get(f.name) for row in probe.rows], declared)) for f in probe.fields]
+            leaves = [arrow_leaf(field) for field in fields]
         else:
             warnings += [_BYTES_IN_CLASSIC.format(name=leaf.name) for leaf in leaves if leaf.kind == "bytes"]
         warnings += [
@@ -174,10 +173,30 @@ class LitDataWriter:
         }
 
 
-def _typed(field: Field, values: Sequence[Any], declared: set[str]) -> Field:
-    if field.name in declared:
-        return field
-    return field.model_copy(update={"type": observed_type(values)})
+def _fields(settings: PipelineSettings, probe: Probe) -> list[Field]:
+    """The dataset's fields with the types that bind: of pipeline.schema, else the source's own, else those observed."""
+    _refuse_twins(probe.fields)
+    given = dict(settings.schema_ or {})
+    check_types(given)
+    fields = []
+    for field in probe.fields:
+        kind = given.pop(field.name, None)
+        if kind is None:
+            kind = field.type if probe.declared else observed_type(row.get(field.name) for row in probe.rows)
+        fields.append(field.model_copy(update={"type": kind}))
+    return fields + [Field(name=name, type=kind) for name, kind in given.items()]
+
+
+def _refuse_twins(fields: Sequence[Field]) -> None:
+    """Raises ConfigError for two fields of one name."""
+    seen: set[str] = set()
+    for field in fields:
+        if field.name in seen:
+            raise ConfigError(
+                f"the source has two fields named {field.name!r}",
+                hint="rename one, or pick fields with pipeline.source_options.columns",
+            )
+        seen.add(field.name)
 
 
 def _chunk_entry(record: ShardRecord, key: str) -> dict[str, Any]:
