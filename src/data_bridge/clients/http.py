@@ -233,6 +233,14 @@ def translated(what: str, *, body: bool = False) -> Generator[None]:
         yield
     except (foreign.LocationValueError, foreign.URLSchemeUnknown) as error:
         raise ConfigError(f"{what} is not a usable URL", hint="write https://host/path") from error
+    except foreign.NameResolutionError as error:
+        raise RetryableError(
+            f"{what}: the host name cannot be resolved", hint="check the name and the network"
+        ) from error
+    except foreign.NewConnectionError as error:  # a TimeoutError to urllib3
+        raise RetryableError(
+            f"{what}: the connection failed: {_reason(error)}", hint="check the network and try again"
+        ) from error
     except foreign.TimeoutError as error:
         raise RetryableError(f"{what}: the server did not answer in time", hint="try again later") from error
     except foreign.SSLError as error:
@@ -242,10 +250,6 @@ def translated(what: str, *, body: bool = False) -> Generator[None]:
                 f"{what}: the server's certificate is not trusted: {error.args[0].verify_message}", hint=hint
             ) from error
         raise (CutError if body else RetryableError)(f"{what}: TLS failed: {error}", hint="try again later") from error
-    except foreign.NameResolutionError as error:
-        raise RetryableError(
-            f"{what}: the host name cannot be resolved", hint="check the name and the network"
-        ) from error
     except foreign.HTTPError as error:
         kind = CutError if body else RetryableError
         raise kind(

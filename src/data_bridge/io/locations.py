@@ -13,9 +13,11 @@ MOST_NAMES = 1_000_000
 """Names one URI may stand for; more is taken for a typing error in a brace range."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?\}")
 _PIPE = re.compile(r"\s*pipe:", re.IGNORECASE)
 _HUB = re.compile(
-    r"hf://(?:datasets/)?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<rev>refs/(?:convert|pr)/[^/]+|[^/]+))?/(?P<path>.+)", re.DOTALL
+    r"hf://(?:datasets/|(?!datasets/))(?P<repo>[^/@]+/[^/@]+)(?:@(?P<rev>refs/(?:convert|pr)/[^/]+|[^/]+))?/(?P<path>.+)",
+    re.DOTALL,
 )
 
 
@@ -50,6 +52,12 @@ def braces(uri: str) -> list[str]:
         return [uri]
     from braceexpand import braceexpand
 
+    too_many = ConfigError(f"{shown(uri)} stands for more than {MOST_NAMES:,} names", hint="check the range in braces")
+    least = 1
+    for first, last, step in _RANGE.findall(uri):
+        least *= 1 + abs(int(last) - int(first)) // max(1, abs(int(step or 1)))
+    if least > MOST_NAMES:
+        raise too_many
     try:
         names = list(islice(braceexpand(uri), MOST_NAMES + 1))
     except ValueError as error:  # UnbalancedBracesError is one
@@ -58,7 +66,7 @@ def braces(uri: str) -> list[str]:
             hint="write {000..123} or {a,b}; `\\{` is a plain brace",
         ) from error
     if len(names) > MOST_NAMES:
-        raise ConfigError(f"{shown(uri)} stands for more than {MOST_NAMES:,} names", hint="check the range in braces")
+        raise too_many
     return names
 
 
@@ -165,17 +173,23 @@ def check_url(url: str) -> str:
     return url
 
 
+def check_hub_uri(uri: str) -> str:
+    """An `hf://` URI that names one file. Raises ConfigError for a glob."""
+    hub_url(uri, "")
+    if is_glob(uri):
+        raise ConfigError(
+            f"{uri}: globs do not work over hf://",
+            hint="name the dataset (hf://org/name), or its files with braces or in a list",
+        )
+    return uri
+
+
 def hub_url(uri: str, endpoint: str) -> str:
     """`hf://datasets/org/name@rev/path` -> the URL that serves the file. Raises ConfigError when it names no file."""
     match = _HUB.fullmatch(uri)
     if match is None or match["path"].endswith("/"):
         raise ConfigError(
             f"{uri} names no file of a Hub dataset", hint="write hf://datasets/org/name@revision/path/to/file"
-        )
-    if is_glob(match["path"]):
-        raise ConfigError(
-            f"{uri}: globs do not work over hf://",
-            hint="name the dataset (hf://org/name), or its files with braces or in a list",
         )
     revision = quote(unquote(match["rev"] or "main"), safe="")
     return f"{endpoint}/datasets/{match['repo']}/resolve/{revision}/{quote(match['path'], safe='/')}"

@@ -64,7 +64,8 @@ class WebRemote:
         self._client = client
 
     def find(self, uri: str, retry: Retry) -> list[SourceFile] | None:
-        self._url(uri)
+        check = locations.check_hub_uri if locations.scheme_of(uri) == "hf" else locations.check_url
+        check(uri)
         file = retry(lambda: self.stat(uri))
         return None if file is None else [file]
 
@@ -79,7 +80,7 @@ class WebRemote:
     def _url(self, uri: str) -> str:
         if locations.scheme_of(uri) == "hf":
             return locations.hub_url(uri, config.hf_endpoint())
-        return locations.check_url(uri)
+        return uri
 
     def _token(self, uri: str) -> str | None:
         """A Hub token for the Hub alone: what the config gives, else what the user is logged in with."""
@@ -199,7 +200,10 @@ class OtherRemote:
                 f"{shown(uri)} holds a password, which would end up in the plan and the manifest",
                 hint="download the file first",
             )
-        file = retry(lambda: self.stat(uri))
+        try:
+            file = retry(lambda: self.stat(uri))
+        except SourceError as error:
+            raise ConfigError(error.message, hint=error.hint) from error
         return None if file is None else [file]
 
     def stat(self, uri: str) -> SourceFile | None:

@@ -78,7 +78,7 @@ class Transport:
         if None not in (file.size, now.size) and file.size != now.size:
             return f"it had {file.size} bytes and has {now.size}"
         if scheme_of(file.uri) != "file":
-            same = file.etag is None or now.etag is None or file.etag == now.etag
+            same = file.etag is None or now.etag is None or _bare(file.etag) == _bare(now.etag)
             return None if same else f"its ETag was {file.etag} and is {now.etag}"
         if file.mtime_ns in (None, now.mtime_ns):
             return None
@@ -253,6 +253,11 @@ class Transport:
                 )
             self._made[kind] = kinds[kind]()
         return self._made[kind]
+
+
+def _bare(etag: str) -> str:
+    """An ETag without quotes and weakness: listings and servers differ in how they write the same one."""
+    return etag.removeprefix("W/").strip('"')
 
 
 def _clipped(file: SourceFile, start: int, end: int | None, size: int | None) -> int | None:
