@@ -373,3 +373,25 @@ def test_batches_are_arrow_columns_of_at_most_a_thousand_rows() -> None:
 
     assert [batch.count for batch in batches] == [1_000, 1_000, 500]
     assert all(isinstance(batch.rows, ArrowRows) for batch in batches)
+
+
+def test_bad_records_of_later_batches_leave_the_good_ones_in_place() -> None:
+    lines = [f"{i},x\n" for i in range(2_500)]
+    lines[3], lines[1_200], lines[1_300], lines[2_499] = "oops,x\n", "oops,x\n", "1,2,3\n", "-,x\n"
+
+    every = parse(("n,s\n" + "".join(lines)).encode(), block=1 << 20, csv_types={"n": "int64"})
+
+    bad = [i for i, one in enumerate(every) if isinstance(one, RowFailure)]
+    assert bad == [3, 1_200, 1_300, 2_499]
+    assert all(one == {"n": i, "s": "x"} for i, one in enumerate(every) if i not in bad)
+    assert every[1_300].where == "memory/data.csv line 1302"
+
+
+def test_after_a_resume_a_failure_names_the_byte() -> None:
+    transport = MemoryTransport({URI: b"a,b\n1,2\n3,4\nbad\n"})
+    reader = Csv(SourceOptions(), transport)
+
+    (_, failure) = read_all(reader, [FilePiece(transport.stat(URI))], [0, 8])
+
+    assert isinstance(failure, RowFailure)
+    assert failure.where == "memory/data.csv byte 12"

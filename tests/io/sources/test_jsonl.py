@@ -252,3 +252,14 @@ def test_no_piece_is_no_sample() -> None:
         read_all(Jsonl(SourceOptions(), transport), pieces_of(Jsonl(SourceOptions(), transport), transport.files()))
         == []
     )
+
+
+def test_bad_lines_of_later_batches_leave_the_good_ones_in_place() -> None:
+    lines = [b'{"i": %d}\n' % i for i in range(2_500)]
+    for bad in (0, 1_200, 1_201, 2_499):
+        lines[bad] = b"bad %d\n" % bad
+
+    every = parse(b"".join(lines))
+
+    assert [i for i, one in enumerate(every) if isinstance(one, RowFailure)] == [0, 1_200, 1_201, 2_499]
+    assert all(one == {"i": i} for i, one in enumerate(every) if not isinstance(one, RowFailure))

@@ -129,3 +129,15 @@ assert "pandas" not in sys.modules
     tests = Path(__file__).parents[2]
 
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": str(tests)})
+
+
+def test_bad_lines_of_later_batches_leave_the_good_ones_in_place() -> None:
+    lines = [b"%d\n" % i for i in range(2_500)]
+    lines[1_200] = b"\xff\n"
+    transport = MemoryTransport({URI: b"".join(lines)})
+
+    every = read_all(Text(SourceOptions(), transport), [FilePiece(transport.stat(URI))])
+
+    assert isinstance(every[1_200], RowFailure)
+    assert every[1_200].where == "memory/data.txt line 1201"
+    assert [one for i, one in enumerate(every) if i != 1_200] == [{"text": str(i)} for i in range(2_500) if i != 1_200]

@@ -18,7 +18,7 @@ FIELD_TYPES = {"int64": "int64", "float64": "double", "bool": "bool", "string": 
 
 
 def typed(column: "pa.Array[Any]", kind: str) -> tuple["pa.Array[Any]", NDArray[np.bool_]]:
-    """The strings as `kind`, and which of them do not parse (those are null in the column).
+    """The strings as `kind`, and which of them do not parse (what the column holds for those means nothing).
 
     White space around a value is no part of it; an empty cell is null, quoted or not.
     """
@@ -50,5 +50,4 @@ def _numbers(text: Any, kind: str) -> tuple["pa.Array[Any]", NDArray[np.bool_]]:
     if kind == "float64" and pc.any(pc.is_inf(values)).as_py():
         spelled = pc.fill_null(pc.match_substring(text, "inf", ignore_case=True), True)
         none = np.asarray(pc.and_(pc.fill_null(pc.is_inf(values), False), pc.invert(spelled)))
-        values = pc.if_else(pa.array(none), pa.scalar(None, pa.float64()), values)
     return values, none
