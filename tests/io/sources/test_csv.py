@@ -326,7 +326,10 @@ def test_declared_types_are_parsed(kind: str, good: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "text"),
-    [("int64", t) for t in ("1.0", "x", "0x1F", "9223372036854775808", "1_000", "- 1", "NaN")]
+    [
+        ("int64", t)
+        for t in ("1.0", "x", "0x1F", "9223372036854775808", "-9223372036854775809", "9" * 70, "1_000", "- 1", "NaN")
+    ]
     + [("float64", t) for t in ("1,5", "x", "1e400", "0x1p3", "--1", "1e")]
     + [("bool", t) for t in ("1", "yes", "t")],
 )
@@ -395,3 +398,12 @@ def test_after_a_resume_a_failure_names_the_byte() -> None:
 
     assert isinstance(failure, RowFailure)
     assert failure.where == "memory/data.csv byte 12"
+
+
+def test_a_number_of_thousands_of_digits_is_a_failure_and_not_a_crash() -> None:
+    (failure, row) = parse(
+        ("n\n" + "9" * 5_000 + "\n" + "0" * 5_000 + "7\n").encode(), block=1 << 20, csv_types={"n": "int64"}
+    )
+
+    assert isinstance(failure, RowFailure)
+    assert row == {"n": 7}

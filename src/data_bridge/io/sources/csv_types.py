@@ -13,6 +13,8 @@ _SHAPES = {
     "bool": r"^(?i:true|false)$",
 }
 _ARROW = {"int64": pa.int64(), "float64": pa.float64()}
+_INT64 = range(-(2**63), 2**63)
+_MOST_DIGITS = 19
 FIELD_TYPES = {"int64": "int64", "float64": "double", "bool": "bool", "string": "string"}
 """Declared name -> the name fields of a source carry."""
 
@@ -41,9 +43,7 @@ def _numbers(text: Any, kind: str) -> tuple["pa.Array[Any]", NDArray[np.bool_]]:
     try:
         values: Any = text.cast(_ARROW[kind])
     except pa.ArrowInvalid:
-        limit = range(-(2**63), 2**63)
-        inside = [t is None or int(t) in limit for t in text.to_pylist()]
-        mask = pa.array(inside)
+        mask = pa.array([t is None or _is_int64(t) for t in text.to_pylist()])
         kept: Any = pc.if_else(mask, text, pa.scalar(None, pa.string()))
         return kept.cast(_ARROW[kind]), ~np.asarray(mask)
     none = np.zeros(len(values), np.bool_)
@@ -51,3 +51,8 @@ def _numbers(text: Any, kind: str) -> tuple["pa.Array[Any]", NDArray[np.bool_]]:
         spelled = pc.fill_null(pc.match_substring(text, "inf", ignore_case=True), True)
         none = np.asarray(pc.and_(pc.fill_null(pc.is_inf(values), False), pc.invert(spelled)))
     return values, none
+
+
+def _is_int64(digits: str) -> bool:
+    significant = digits.lstrip("-0")
+    return len(significant) <= _MOST_DIGITS and int(digits[:1].strip("0123456789") + (significant or "0")) in _INT64
