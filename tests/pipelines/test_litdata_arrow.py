@@ -85,6 +85,18 @@ class TestArrowChunks:
         assert b"SECRET" not in data
         assert data == chunk(writer, tmp_path, DictRows([{"text": "a"}, {"text": None}, {"text": "b"}]))
 
+    def test_numpy_arrays_lists_and_columns_of_numbers_are_one(self, tmp_path: Path) -> None:
+        rows: list[Row] = [{"v": [1, 2]}, {"v": None}, {"v": []}, {"v": [3]}]
+        arrays: list[Row] = [{"v": None if row["v"] is None else np.array(row["v"], np.int16)} for row in rows]
+        writer = writer_for(declared({"v": "list<int16>"}), litdata_layout="arrow")
+
+        data = chunk(writer, tmp_path, DictRows(rows))
+
+        assert arrow_rows_of(data) == rows
+        assert chunk(writer, tmp_path, DictRows(arrays)) == data
+        column = pa.array([row["v"] for row in rows], pa.large_list(pa.int16()))
+        assert chunk(writer, tmp_path, ArrowRows(pa.RecordBatch.from_arrays([column], ["v"]))) == data
+
     def test_record_batches_hold_256_rows(self, tmp_path: Path) -> None:
         rows = [{"id": i, "text": None if i % 2 else "x"} for i in range(600)]
         writer = writer_for(observed(rows))

@@ -189,7 +189,7 @@ def from_values(values: list[Any], leaf: Leaf, *, nullable: bool) -> tuple[Colum
     kinds = set(map(type, values))
     if nullable or type(None) not in kinds:
         try:
-            made = _at_once(values, leaf, kinds - {type(None)})
+            made = _at_once(values, leaf, kinds - {type(None)}, nullable=nullable)
         except (pa.ArrowException, OverflowError, ValueError):
             made = None
         if made is not None:
@@ -206,32 +206,45 @@ def from_values(values: list[Any], leaf: Leaf, *, nullable: bool) -> tuple[Colum
     return pa.array(fitted, type=leaf.column), bad
 
 
-def _at_once(values: list[Any], leaf: Leaf, kinds: set[type]) -> Column | None:
+def _at_once(values: list[Any], leaf: Leaf, kinds: set[type], *, nullable: bool) -> Column | None:
     if not kinds:
         return pa.array(values, type=leaf.column)
     if kinds == {_EXACT.get(leaf.kind)}:
         made = pa.array(values, type=leaf.column)
         return None if leaf.type == "float32" else made
-    if leaf.kind != "numpy":
-        return None
-    if kinds == {np.ndarray}:
-        dtypes = {value.dtype for value in values}
-        if len(dtypes) > 1 or str(dtypes.pop()) != leaf.type or any(value.ndim != 1 for value in values):
+    return _lists_at_once(values, leaf.column, kinds, nullable=nullable) if pt.is_list(leaf.column) else None
+
+
+def _lists_at_once(values: list[Any], kind: ArrowType, kinds: set[type], *, nullable: bool) -> Column | None:
+    """Lists of values that all have the one Python type their Arrow type takes as it is, or None."""
+    element = kind.value_type
+    lists = [() if value is None else value for value in values]
+    if kinds == {list}:
+        flat = list(chain.from_iterable(lists))
+        if not set(map(type, flat)) <= ({_python_type(element), type(None)} if nullable else {_python_type(element)}):
             return None
-        items = pa.array(np.concatenate(values))
-    elif kinds == {list}:
-        flat = list(chain.from_iterable(values))
-        if leaf.type == "float32" or not set(map(type, flat)) <= {_element_type(leaf.type)}:
+        items = pa.array(flat, type=element)
+    elif kinds == {np.ndarray}:
+        arrays = [value for value in values if value is not None]
+        dtypes = {value.dtype for value in arrays}
+        if len(dtypes) > 1 or any(value.ndim != 1 for value in arrays):
             return None
-        items = pa.array(flat, type=leaf.column.value_type)
+        items = pa.array(np.concatenate(arrays))
+        if not items.type.equals(element):
+            return None
     else:
         return None
-    ends: Column = pa.array(np.cumsum([0, *map(len, values)], dtype=np.int64))
-    return pa.LargeListArray.from_arrays(ends, items)
+    ends = np.cumsum([0, *map(len, lists)], dtype=np.int64)
+    missing = np.array([value is None for value in values])
+    bounds: Column = pa.array(ends, mask=np.append(missing, False))
+    return pa.LargeListArray.from_arrays(bounds, items)
 
 
-def _element_type(name: str) -> type:
-    return bool if name == "bool" else float if name.startswith("float") else int
+def _python_type(kind: ArrowType) -> type | None:
+    for matches, own in ((pt.is_boolean, bool), (pt.is_integer, int), (pt.is_float64, float), (pt.is_string, str)):
+        if matches(kind):
+            return own
+    return None  # float32: some values may be out of range
 
 
 def _fitted(value: Any, leaf: Leaf, *, nullable: bool) -> Any:
