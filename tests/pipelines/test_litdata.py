@@ -3,6 +3,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from data_bridge.config import PipelineSettings
@@ -83,6 +84,27 @@ class TestCheck:
 
             with pytest.raises(IntegrityError, match="broken"):
                 writer.check(tmp_path / "broken")
+
+    def test_an_item_too_short_for_its_leaves_is_found(self, tmp_path: Path) -> None:
+        rows = [{"id": i, "text": "abc"} for i in range(2)]
+        data = bytearray(by_hand(rows, {}))
+        data[8:12] = struct.pack("<I", len(data) - 3)
+        (tmp_path / "chunk").write_bytes(data)
+
+        with pytest.raises(IntegrityError, match="too short"):
+            writer_for(observed(rows)).check(tmp_path / "chunk")
+
+    def test_record_batches_that_readers_would_misplace_are_found(self, tmp_path: Path) -> None:
+        sink = pa.BufferOutputStream()
+        table = pa.table({"a": pa.array(range(300), pa.int64())})
+        with pa.ipc.new_file(sink, table.schema) as file:
+            file.write_table(table, max_chunksize=100)
+        tail = sink.getvalue().to_pybytes()
+        header = struct.pack("<302I", 300, *[302 * 4] * 301)
+        (tmp_path / "chunk").write_bytes(header + tail + struct.pack("<I", len(tail)) + b"LDARW01\0")
+
+        with pytest.raises(IntegrityError, match="100 rows"):
+            writer_for(observed([{"a": 1}]), litdata_layout="arrow").check(tmp_path / "chunk")
 
     def test_an_arrow_chunk_of_another_schema_is_found(self, tmp_path: Path) -> None:
         one = writer_for(observed([{"a": 1}]), litdata_layout="arrow")
