@@ -11,11 +11,12 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Literal
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from support.tls import authority
@@ -24,7 +25,7 @@ CHUNK_BYTES = 64 * 1024
 PATIENCE_S = 60.0
 HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding"})
 
-Kind = Literal["status", "cut_request", "cut_response", "lose_answer", "stall"]
+Kind = Literal["status", "cut_request", "cut_response", "lose_answer", "stall", "rewrite"]
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,16 @@ class Seen:
     query: str
     headers: Mapping[str, str]
     fault: Kind | None = None
+    at_s: float = field(default_factory=time.monotonic)
 
 
 @dataclass
 class Fault:
     """What happens to the next `times` requests that fit `method`, `path_ends`, `query_has` and `where`.
 
-    status        answer with `status` (and `headers`) without asking the server; the request's body is read and dropped
+    status        answer with `status`, `headers` and S3's error `code` (an empty one: no body) without asking the server;
+                  the request's body is read and dropped
+    rewrite       pass everything on, but put `headers` into the answer
     cut_request   reset the connection after `after` bytes of the request's body; the server sees it cut too
     cut_response  reset the connection after `after` bytes of the answer's body
     lose_answer   let the server do it, then reset the connection instead of answering
@@ -73,7 +77,7 @@ class Fault:
         )
 
 
-class _Cut(Exception):
+class _Cut(Exception):  # noqa: N818
     """The client's connection is to be reset now."""
 
 
@@ -101,7 +105,7 @@ class FaultProxy:
         self.url = f"{'https' if tls else 'http'}://localhost:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
-    def __enter__(self) -> "FaultProxy":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -154,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = PATIENCE_S
     owner: FaultProxy
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Tests look at `requests`, not at a log."""
 
     def handle_expect_100(self) -> bool:
@@ -180,7 +184,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(self, fault: Fault) -> None:
         for _ in self._body():
             pass
-        text = f"<?xml version='1.0'?><Error><Code>{fault.code}</Code><Message>injected</Message></Error>".encode()
+        text = b""
+        if fault.code:
+            text = f"<?xml version='1.0'?><Error><Code>{fault.code}</Code><Message>injected</Message></Error>".encode()
         self.send_response(fault.status)
         for name, value in fault.headers.items():
             self.send_header(name, value)
@@ -204,7 +210,10 @@ class _Handler(BaseHTTPRequestHandler):
             if kind == "lose_answer":
                 answer.read()
                 raise _Cut
-            self._answer(answer, after if kind == "cut_response" else None)
+            own = {name.lower(): value for name, value in answer.getheaders()}
+            if fault is not None and kind == "rewrite":
+                own |= {name.lower(): value for name, value in fault.headers.items()}
+            self._answer(answer, own, after if kind == "cut_response" else None)
         finally:
             upstream.close()
 
@@ -235,10 +244,10 @@ class _Handler(BaseHTTPRequestHandler):
         fault.stalled.set()
         fault.release.wait(PATIENCE_S)
 
-    def _answer(self, answer: http.client.HTTPResponse, cut_after: int | None) -> None:
+    def _answer(self, answer: http.client.HTTPResponse, headers: Mapping[str, str], cut_after: int | None) -> None:
         self.send_response_only(answer.status, answer.reason)
-        for name, value in answer.getheaders():
-            if name.lower() not in HOP_BY_HOP:
+        for name, value in headers.items():
+            if name not in HOP_BY_HOP:
                 self.send_header(name, value)
         if answer.length is None and self.command != "HEAD":
             self.send_header("Connection", "close")

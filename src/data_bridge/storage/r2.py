@@ -4,6 +4,7 @@ import base64
 import hashlib
 import os
 import secrets
+import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,6 +53,7 @@ class R2Client:
         self._lazy = access is None or self._settings is not None
         self._connection: Any = None if self._lazy else access
         self._connected_in = 0
+        self._connecting = threading.Lock()
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._scheme = scheme
@@ -65,7 +67,13 @@ class R2Client:
     def __getstate__(self) -> dict[str, Any]:
         if not self._lazy:
             raise TypeError("a store made of a client cannot be pickled: make it of settings")
-        return self.__dict__ | {"_connection": None, "_connected_in": 0}
+        return {name: value for name, value in self.__dict__.items() if name != "_connecting"} | {
+            "_connection": None,
+            "_connected_in": 0,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _connecting=threading.Lock())
 
     @property
     def uri(self) -> str:
@@ -233,7 +241,9 @@ class R2Client:
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         start = self._prefix + checked_prefix(prefix)
-        for item in s3.list_objects(self._client, self._bucket, start, retry=self._retry):
+        found = s3.list_objects(self._client, self._bucket, start, retry=self._retry)
+        # not every store lists in the order of the keys' bytes: some sort folder by folder
+        for item in sorted(found, key=lambda item: item.key):
             yield ObjectInfo(item.key.removeprefix(self._prefix), item.size)
 
     def delete(self, key: str) -> None:
@@ -257,8 +267,10 @@ class R2Client:
     def _client(self) -> "S3Client":
         # connections must not be shared with the process this one was forked from
         if self._lazy and self._connected_in != os.getpid():
-            self._connection = s3.connect(self._settings)
-            self._connected_in = os.getpid()
+            with self._connecting:
+                if self._connected_in != os.getpid():
+                    self._connection = s3.connect(self._settings)
+                    self._connected_in = os.getpid()
         client: S3Client = self._connection
         return client
 

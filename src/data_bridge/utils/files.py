@@ -72,7 +72,7 @@ def open_exclusively(path: Path) -> BinaryIO:
 def publish(partial: Path, path: Path) -> None:
     """Give a complete, flushed file its name, replacing what is there, and make the name durable."""
     with disk_full(f"renaming to {path}"):
-        os.replace(partial, path)
+        partial.replace(path)
         fsync_folder(path.parent)
 
 

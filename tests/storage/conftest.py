@@ -1,0 +1,5 @@
+"""Fixtures of the destinations' tests."""
+
+from support.seaweed import bucket, seaweed
+
+__all__ = ["bucket", "seaweed"]

@@ -1,0 +1,221 @@
+"""The folder as destination: the contract, other filesystems, missing links, and death at every step."""
+
+import errno
+import hashlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from data_bridge.errors import ConfigError, DiskFullError, IntegrityError, StoreError
+from data_bridge.model.store import ObjectStore
+from data_bridge.storage.local import LocalStore
+from data_bridge.utils.files import partial_path, partials, sweep_partials
+from support.store_contract import ObjectStoreContract, written
+
+
+def no_links(source: Path, target: Path) -> None:
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def other_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a filesystem that is not the one of `tmp_path`."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK) or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second filesystem to write to")
+    with tempfile.TemporaryDirectory(dir=memory, prefix="bridge-test-") as folder:
+        yield Path(folder)
+
+
+class TestLocalStore(ObjectStoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> LocalStore:
+        return LocalStore(tmp_path / "not yet made" / "root")
+
+
+class TestLocalStoreWithoutLinks(ObjectStoreContract):
+    """The same promises, but it says that it is for one writer only."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> LocalStore:
+        return LocalStore(tmp_path / "root", link=no_links)
+
+    def test_probe_leaves_nothing_behind(self, store: ObjectStore) -> None:
+        store.probe("_bridge/probe")
+
+        assert store.conditional is False
+        assert list(store.list()) == []
+
+    def test_probe_may_be_repeated(self, store: ObjectStore) -> None:
+        store.probe("p")
+        store.probe("p")
+
+        assert store.conditional is False
+
+
+def test_its_uri_is_the_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = LocalStore(Path("out dir"))
+
+    assert store.uri == f"file://{tmp_path}/out%20dir"
+    assert store.local_root == tmp_path / "out dir"
+    assert not (tmp_path / "out dir").exists()
+    assert pickle.loads(pickle.dumps(store)).uri == store.uri
+
+
+def test_a_file_beside_its_place_is_renamed_not_copied(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    partial, sha256 = written(tmp_path, b"content", partial_path(tmp_path / "a.tar", "token").name)
+    inode = partial.stat().st_ino
+
+    store.put_file("a.tar", partial, sha256=sha256)
+
+    assert (tmp_path / "a.tar").stat().st_ino == inode
+    assert files(tmp_path) == ["a.tar"]
+
+
+def test_partial_files_are_never_listed(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put_bytes("x/a.tar", b"")
+    partial_path(tmp_path / "x" / "b.tar", "t").write_bytes(b"half")
+    partial_path(tmp_path / "c.tar", "t").write_bytes(b"half")
+
+    assert [item.key for item in store.list()] == ["x/a.tar"]
+
+
+def test_a_file_from_another_filesystem_is_copied_checked_and_consumed(tmp_path: Path, other_disk: Path) -> None:
+    store = LocalStore(other_disk)
+    path, sha256 = written(tmp_path, os.urandom(2_500_000))
+
+    store.put_file("deep/a.tar", path, sha256=sha256)
+
+    assert hashlib.sha256((other_disk / "deep/a.tar").read_bytes()).hexdigest() == sha256
+    assert files(other_disk) == ["deep/a.tar"]
+    assert not path.exists()
+
+
+def test_a_copy_that_differs_from_the_record_is_not_stored(tmp_path: Path, other_disk: Path) -> None:
+    path, _ = written(tmp_path, b"damaged")
+
+    with pytest.raises(IntegrityError, match="SHA-256 differs"):
+        LocalStore(other_disk).put_file("a.tar", path, sha256=hashlib.sha256(b"sound").hexdigest())
+
+    assert files(other_disk) == []
+    assert path.exists()
+
+
+def test_a_full_disk_is_told_from_other_refusals(tmp_path: Path) -> None:
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def broken(source: Path, target: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(DiskFullError):
+        LocalStore(tmp_path, link=full).put_if_absent("k", b"x")
+    with pytest.raises(StoreError, match="Input/output error"):
+        LocalStore(tmp_path, link=broken).put_if_absent("k", b"x")
+
+    assert files(tmp_path) == []
+
+
+def test_a_root_that_is_a_file_is_a_config_error(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_bytes(b"")
+
+    with pytest.raises(ConfigError, match=r"cannot use .*/taken"):
+        LocalStore(tmp_path / "taken").probe("p")
+
+
+def test_a_read_only_root_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match="cannot use /proc"):
+        LocalStore(Path("/proc/here")).probe("p")
+
+
+def test_a_presigned_url_is_the_file(tmp_path: Path) -> None:
+    assert LocalStore(tmp_path).presign("a.tar", 60) == f"file://{tmp_path}/a.tar"
+
+
+def test_without_links_writers_of_two_stores_still_take_turns(tmp_path: Path) -> None:
+    stores = [LocalStore(tmp_path, link=no_links) for _ in range(8)]
+    start = threading.Barrier(8)
+    won: list[int] = []
+
+    def write(number: int) -> None:
+        start.wait()
+        if stores[number].put_if_absent("k", f"writer {number}".encode()):
+            won.append(number)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(won) == 1
+
+
+KILLED_PUT = """
+import os, signal, sys
+from pathlib import Path
+from data_bridge.storage.local import LocalStore
+
+step, root, path, sha256 = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+seen = 0
+
+def die_at_the_step(event, args):
+    global seen
+    if event in ("open", "os.mkdir", "os.rename", "os.remove") and (str(root) in str(args) or str(path) in str(args)):
+        if seen == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        seen += 1
+
+store = LocalStore(root)
+sys.addaudithook(die_at_the_step)
+store.put_file("deep/a.tar", path, sha256=sha256)
+"""
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["rename", "copy"])
+def test_a_put_killed_at_any_step_leaves_the_object_whole_or_absent(
+    tmp_path: Path, other_disk: Path, elsewhere: bool
+) -> None:
+    content = os.urandom(200_000)
+    deaths = 0
+    for step in range(30):
+        root = (other_disk if elsewhere else tmp_path) / str(step)
+        path, sha256 = written(tmp_path, content)
+        command = [sys.executable, "-c", KILLED_PUT, str(step), str(root), str(path), sha256]
+        child = subprocess.run(command, capture_output=True, text=True, check=False)
+
+        store = LocalStore(root)
+        stored = store.get("deep/a.tar")
+        assert stored in (None, content), f"killed at step {step}"
+        assert [item.key for item in store.list()] == ([] if stored is None else ["deep/a.tar"])
+        assert stored is not None or path.exists(), "the content is nowhere"
+        if child.returncode == 0:
+            break
+        assert child.returncode == -signal.SIGKILL, child.stderr
+        deaths += 1
+
+        if not path.exists():
+            continue
+        store.put_file("deep/a.tar", path, sha256=sha256)
+        sweep_partials(root)
+        assert store.get("deep/a.tar") == content
+        assert list(partials(root)) == []
+    else:
+        pytest.fail("the put was killed at every step")
+
+    assert deaths >= 5
