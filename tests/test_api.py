@@ -130,7 +130,9 @@ def test_new_files_are_added_and_old_shards_stay(source: Path, out: Path, tmp_pa
 
     after = tree(out)
     assert report.samples == 190
-    assert {k: after[k] for k in before if k.endswith(".tar")} == {k: v for k, v in before.items() if k.endswith(".tar")}
+    assert {k: after[k] for k in before if k.endswith(".tar")} == {
+        k: v for k, v in before.items() if k.endswith(".tar")
+    }
     assert read_json_samples(out)[120:] == new
     assert api.verify(str(out), deep=True).problems == ()
 

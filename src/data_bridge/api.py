@@ -11,7 +11,17 @@ from data_bridge.engine.inline import InlineEngine
 from data_bridge.engine.partitions import PartitionWork
 from data_bridge.engine.processes import ProcessEngine
 from data_bridge.errors import BusyError, DataError, RetryableError
-from data_bridge.events import Event, ItemFailed, Notice, Observer, PartitionDone, RunFinalized, RunPlanned, ShardCommitted, ignore
+from data_bridge.events import (
+    Event,
+    ItemFailed,
+    Notice,
+    Observer,
+    PartitionDone,
+    RunFinalized,
+    RunPlanned,
+    ShardCommitted,
+    ignore,
+)
 from data_bridge.model.plan import Plan
 from data_bridge.model.report import PlanReport, RunReport, StatusReport, VerifyReport
 from data_bridge.model.store import ObjectStore
@@ -134,7 +144,9 @@ def _engine(settings: Settings, run_plan: Plan, workers: int | None) -> tuple[En
     """The engine that fits: in this process when asked or when the source is small, else one slot per usable core."""
     chosen = workers if workers is not None else settings.pipeline.workers
     if chosen is None:
-        small = len(run_plan.partitions) == 1 or sum(p.bytes or INLINE_BYTES for p in run_plan.partitions) <= INLINE_BYTES
+        small = (
+            len(run_plan.partitions) == 1 or sum(p.bytes or INLINE_BYTES for p in run_plan.partitions) <= INLINE_BYTES
+        )
         chosen = 0 if small else usable_cores()
     if chosen == 0:
         return InlineEngine(), 1
@@ -184,7 +196,9 @@ def _work(
     with claims.Heartbeat(pipeline.store, pipeline.plan.run, driver):
         report = engine.run(factory(frozenset()), sorted(set(todo) - held), observer, poison=_Poison(pipeline))
         if held and not report.interrupted and report.error is None:
-            observer(Notice(f"{len(held)} partitions are held by runs on other machines; waiting to see whether they live"))
+            observer(
+                Notice(f"{len(held)} partitions are held by runs on other machines; waiting to see whether they live")
+            )
             dead = _dead(watch, holders)
             report = engine.run(factory(dead), sorted(held), observer, poison=_Poison(pipeline))
     return _with_unfinished(report)
@@ -196,7 +210,9 @@ def _dead(watch: claims.Watch, holders: Mapping[str, object]) -> frozenset[str]:
     while True:
         looks = {name: watch.look(name) for name in set(holders) - dead}
         if "alive" in looks.values():
-            raise BusyError("another machine is working on this dataset", hint="run again later, or take over with --steal")
+            raise BusyError(
+                "another machine is working on this dataset", hint="run again later, or take over with --steal"
+            )
         dead |= {name for name, look in looks.items() if look == "gone"}
         if len(dead) == len(holders):
             return frozenset(dead)
@@ -209,9 +225,13 @@ def _with_unfinished(report: EngineReport) -> EngineReport:
         return report
     for outcome in report.outcomes.values():
         if outcome.kind in ("fenced", "busy"):
-            error = outcome.error if isinstance(outcome.error, RetryableError) else BusyError(
-                f"partition {outcome.partition} was taken over by another run",
-                hint="let that run finish, then run again: it verifies and completes what is left",
+            error = (
+                outcome.error
+                if isinstance(outcome.error, RetryableError)
+                else BusyError(
+                    f"partition {outcome.partition} was taken over by another run",
+                    hint="let that run finish, then run again: it verifies and completes what is left",
+                )
             )
             return EngineReport(report.outcomes, report.interrupted, error, report.trace, report.peak_bytes)
     return report
@@ -237,9 +257,7 @@ class _Counting:
 
     def __call__(self, event: Event, /) -> None:
         self._observer(event)
-        if isinstance(event, ShardCommitted):
-            self._failed += event.failed
-        elif isinstance(event, PartitionDone):
+        if isinstance(event, ShardCommitted) or isinstance(event, PartitionDone):
             self._failed += event.failed
         if self._most is not None and self._failed > self._most and not isinstance(event, ItemFailed):
             raise DataError(
@@ -272,4 +290,3 @@ def _report(pipeline: Pipeline, state: str, started: float, *, resumed: bool) ->
 
 def _manifest_uri(store: ObjectStore) -> str:
     return f"{store.uri.rstrip('/')}/manifest.json"
-

@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+from support.http_server import HttpServer, etag_of
+from support.tls import authority
 
 from data_bridge.clients.http import CutError, HttpClient, HttpFile
 from data_bridge.errors import BridgeError, ConfigError, RetryableError, SourceError
-from support.http_server import HttpServer, etag_of
-from support.tls import authority
 
 DATA = bytes(range(256)) * 4000
 

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from botocore import exceptions as boto
 from pydantic import SecretStr
+from support.fault_proxy import Fault, FaultProxy
+from support.seaweed import Seaweed, running
 
 from data_bridge.clients.s3 import (
     PreconditionFailed,
@@ -24,8 +26,6 @@ from data_bridge.clients.s3 import (
 from data_bridge.config import R2Settings, S3Settings
 from data_bridge.errors import BridgeError, ConfigError, RetryableError, SourceError, StoreError
 from data_bridge.utils.retry import Retry
-from support.fault_proxy import Fault, FaultProxy
-from support.seaweed import Seaweed, running
 
 KEYS: dict[str, Any] = {"access_key_id": SecretStr("KEY"), "secret_access_key": SecretStr("hush-hush")}
 MIB = 1 << 20

@@ -1,7 +1,8 @@
+from support.engine_works import Recorder
+
 from data_bridge.engine.base import Audience, Outcome, Results
 from data_bridge.errors import DataError, StoreError
 from data_bridge.events import Notice, PartitionFailed
-from support.engine_works import Recorder
 
 
 def test_a_permanent_error_of_several_partitions_is_told_once() -> None:

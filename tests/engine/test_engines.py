@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from support.engine_works import SAMPLES, SHARDS, Broken, Chatty, Misdeed, Raises, Recorder, Shards
 
 from data_bridge.engine.base import Engine
 from data_bridge.engine.inline import InlineEngine
@@ -27,7 +28,6 @@ from data_bridge.events import (
     ShardCommitted,
     ignore,
 )
-from support.engine_works import SAMPLES, SHARDS, Broken, Chatty, Misdeed, Raises, Recorder, Shards
 
 
 @pytest.fixture(params=["inline", "processes"])

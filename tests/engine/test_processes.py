@@ -6,10 +6,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-
-from data_bridge.engine.processes import ProcessEngine
-from data_bridge.errors import ConfigError, FatalError
-from data_bridge.events import Event, PartitionClaimed, PartitionFailed, SlotLost, ignore
 from support.engine_works import (
     SHARDS,
     Broken,
@@ -21,6 +17,10 @@ from support.engine_works import (
     Together,
     attempts,
 )
+
+from data_bridge.engine.processes import ProcessEngine
+from data_bridge.errors import ConfigError, FatalError
+from data_bridge.events import Event, PartitionClaimed, PartitionFailed, SlotLost, ignore
 
 
 @pytest.mark.parametrize(

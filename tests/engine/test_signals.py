@@ -5,13 +5,13 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+from support.engine_works import Recorder
 
 from data_bridge.engine.base import Outcome, SlotControl, Work
 from data_bridge.engine.inline import InlineEngine
 from data_bridge.engine.signals import SIGNALS, handle_signals
 from data_bridge.errors import Interrupted
 from data_bridge.events import Notice, ignore
-from support.engine_works import Recorder
 
 
 class Clock:

@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import psutil
+from support.engine_works import Shards
 
 from data_bridge.engine.slot import Finished, Message, Quit, Take
 from data_bridge.engine.worker import Worker, pickled
-from support.engine_works import Shards
 
 
 def _answer(worker: Worker, kind: type[Message]) -> Message:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.ftp_server import FtpServer
 
 from data_bridge.config import Settings
 from data_bridge.errors import ConfigError, SourceError
 from data_bridge.io.transport import Transport
 from data_bridge.model.source import SourceFile
 from data_bridge.utils.retry import Retry
-from support.ftp_server import FtpServer
 
 LINES = b"".join(b'{"id": %d}\n' % n for n in range(20_000))
 

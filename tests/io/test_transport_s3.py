@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.fault_proxy import Fault, FaultProxy
+from support.seaweed import Seaweed, seaweed
 
 from data_bridge.config import Settings
 from data_bridge.errors import ConfigError, RetryableError, SourceError
 from data_bridge.io.transport import Transport
 from data_bridge.utils.retry import Retry
-from support.fault_proxy import Fault, FaultProxy
-from support.seaweed import Seaweed, seaweed
 
 __all__ = ["seaweed"]
 

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
+from support.http_server import FOREVER, HttpServer
 
 from data_bridge.clients.http import HttpClient
 from data_bridge.config import Settings
@@ -24,7 +25,6 @@ from data_bridge.errors import BridgeError, ConfigError, RetryableError, SourceE
 from data_bridge.io.transport import Transport
 from data_bridge.model.source import SourceFile
 from data_bridge.utils.retry import Retry
-from support.http_server import FOREVER, HttpServer
 
 DATA = random.Random(7).randbytes(3_300_000)
 LINES = b"".join(b'{"id": %d}\n' % n for n in range(20_000))

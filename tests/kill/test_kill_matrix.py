@@ -115,9 +115,7 @@ def test_a_kill_among_worker_processes_leaves_no_trace(
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(1000))
-def test_many_random_kills(
-    source: Path, tmp_path: Path, undisturbed: tuple[dict[str, bytes], int], seed: int
-) -> None:
+def test_many_random_kills(source: Path, tmp_path: Path, undisturbed: tuple[dict[str, bytes], int], seed: int) -> None:
     test_kills_in_a_row_at_random_points_leave_no_trace(source, tmp_path, undisturbed, seed + 1000)
 
 
@@ -127,6 +125,7 @@ def test_the_tree_does_not_depend_on_the_number_of_workers(
     expected, _ = undisturbed
 
     for workers in (0, 1, 3):
-        run_pipeline(settings_for(source), workers=workers, open_destination=ShootingDestination(str(tmp_path / str(workers))))
+        run_pipeline(
+            settings_for(source), workers=workers, open_destination=ShootingDestination(str(tmp_path / str(workers)))
+        )
         assert tree(tmp_path / str(workers)) == expected
-

@@ -17,7 +17,9 @@ def reference(rules: ShardRules, samples: list[Sample], total: int) -> list[list
     payload, start = 0, 0
     sizes = dict(samples)
     for index in range(total):
-        end = (start // rules.samples_per_shard + 1) * rules.samples_per_shard if rules.counted else start + rules.max_lag
+        end = (
+            (start // rules.samples_per_shard + 1) * rules.samples_per_shard if rules.counted else start + rules.max_lag
+        )
         if index == end:
             shards.append(open_shard)
             open_shard, payload, start = [], 0, index

@@ -5,12 +5,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-
-from data_bridge.config import PipelineSettings
-from data_bridge.errors import IntegrityError
-from data_bridge.model.batch import DictRows, Row
-from data_bridge.pipelines.litdata import LitDataWriter
-from data_bridge.pipelines.writer import ShardWriter
 from support.litdata_chunks import (
     ROW,
     by_hand,
@@ -20,6 +14,12 @@ from support.litdata_chunks import (
     writer_for,
 )
 from support.writer_contract import ShardWriterContract, pack_shard, shard_record
+
+from data_bridge.config import PipelineSettings
+from data_bridge.errors import IntegrityError
+from data_bridge.model.batch import DictRows, Row
+from data_bridge.pipelines.litdata import LitDataWriter
+from data_bridge.pipelines.writer import ShardWriter
 
 
 class TestClassic(ShardWriterContract):

@@ -8,8 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
-
-from data_bridge.model.batch import ArrowRows, DictRows, Media, Row, Rows
 from support.litdata_chunks import (
     arrow_rows_of,
     chunk,
@@ -19,6 +17,8 @@ from support.litdata_chunks import (
     writer_for,
 )
 from support.writer_contract import pack_shard
+
+from data_bridge.model.batch import ArrowRows, DictRows, Media, Row, Rows
 
 VALUES: st.SearchStrategy[Any] = st.fixed_dictionaries(
     {

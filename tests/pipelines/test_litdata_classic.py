@@ -6,8 +6,6 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
-
-from data_bridge.model.batch import ArrowRows, DictRows, Row
 from support.litdata_chunks import (
     by_hand,
     chunk,
@@ -17,6 +15,8 @@ from support.litdata_chunks import (
     writer_for,
 )
 from support.writer_contract import line_rows
+
+from data_bridge.model.batch import ArrowRows, DictRows, Row
 
 ITEMS = st.fixed_dictionaries(
     {

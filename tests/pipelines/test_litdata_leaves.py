@@ -1,11 +1,11 @@
 from typing import Any
 
 import pytest
+from support.litdata_chunks import ROW, declared, frozen, kinds, observed
 
 from data_bridge.errors import ConfigError
 from data_bridge.model.batch import Media, Row
 from data_bridge.model.source import Field, Probe
-from support.litdata_chunks import ROW, declared, frozen, kinds, observed
 
 LEAVES = {
     "id": ("int", "int64"),

@@ -3,8 +3,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-
-from data_bridge.model.batch import ArrowRows, DictRows, Row
 from support.litdata_chunks import (
     ROW,
     arrow_rows_of,
@@ -15,6 +13,8 @@ from support.litdata_chunks import (
     writer_for,
 )
 from support.writer_contract import pack_shard, raw_lines
+
+from data_bridge.model.batch import ArrowRows, DictRows, Row
 
 
 class TestRowsThatDoNotFit:

@@ -4,14 +4,14 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.tar_shards import MEDIA, encode, pipeline, tar_members, writer_for
+from support.writer_contract import arrow_rows, line_rows, pack_shard
 
 from data_bridge.model.batch import ArrowRows, DictRows, Row
 from data_bridge.model.shards import Encoded
 from data_bridge.model.source import Field, Probe
 from data_bridge.pipelines.rows import decode
 from data_bridge.pipelines.webdataset import WebDatasetWriter
-from support.tar_shards import MEDIA, encode, pipeline, tar_members, writer_for
-from support.writer_contract import arrow_rows, line_rows, pack_shard
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 numbers = st.integers(-(2**63), 2**63 - 1)

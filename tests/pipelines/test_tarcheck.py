@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from support.tar_shards import RICH, RICH_SCHEMA, shard, writer_for
 
 from data_bridge.errors import IntegrityError
 from data_bridge.model.batch import Row
-from support.tar_shards import RICH, RICH_SCHEMA, shard, writer_for
 
 
 def damaged(tmp_path: Path, change: Callable[[bytes], bytes], rows: Sequence[Row] = RICH) -> IntegrityError:

@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from support.tar_shards import encode, pipeline, probe_of, shard, tar_members, writer_for
+from support.writer_contract import ShardWriterContract, arrow_rows, line_rows, pack_shard, raw_lines
 
 from data_bridge.config import PipelineSettings
 from data_bridge.errors import ConfigError, DataError
@@ -12,8 +14,6 @@ from data_bridge.model.source import Field, Probe
 from data_bridge.pipelines.samples import NEW_FIELDS, NONFINITE
 from data_bridge.pipelines.webdataset import WebDatasetWriter, repeated, without
 from data_bridge.pipelines.writer import ShardWriter
-from support.tar_shards import encode, pipeline, probe_of, shard, tar_members, writer_for
-from support.writer_contract import ShardWriterContract, arrow_rows, line_rows, pack_shard, raw_lines
 
 
 class TestTar(ShardWriterContract):

@@ -11,10 +11,10 @@ import orjson
 import pytest
 from backports import zstd
 from PIL import Image
-
-from data_bridge.model.batch import DictRows, Row
 from support.tar_shards import RICH, RICH_JSON, RICH_SCHEMA, by_webdataset, encode, jpeg, shard, writer_for
 from support.writer_contract import index_keys, pack_shard
+
+from data_bridge.model.batch import DictRows, Row
 
 pytestmark = pytest.mark.filterwarnings(
     # the webdataset library leaves its files open

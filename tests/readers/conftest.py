@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from support.tls import authority
 
 ROOT = Path(__file__).parents[2]

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 import pytest
+from support.seaweed import OWNER, Seaweed, bucket, seaweed
+from support.writer_contract import pack_shard, shard_record
 
 from data_bridge.api import run_pipeline
 from data_bridge.config import PipelineSettings, Settings
@@ -16,8 +18,6 @@ from data_bridge.model.batch import ArrowRows, DictRows, Row, Rows
 from data_bridge.model.shards import ShardRecord
 from data_bridge.model.source import Field, Probe
 from data_bridge.pipelines.litdata import LitDataWriter
-from support.seaweed import OWNER, Seaweed, bucket, seaweed
-from support.writer_contract import pack_shard, shard_record
 
 __all__ = ["bucket", "seaweed"]
 

@@ -4,7 +4,6 @@ import errno
 import hashlib
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import tempfile
@@ -13,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.store_contract import ObjectStoreContract, written
 
 from data_bridge.errors import ConfigError, DiskFullError, IntegrityError, StoreError
 from data_bridge.model.store import ObjectStore
 from data_bridge.storage.local import LocalStore
 from data_bridge.utils.files import partial_path, partials, sweep_partials
-from support.store_contract import ObjectStoreContract, written
 
 
 def no_links(source: Path, target: Path) -> None:
@@ -166,24 +165,36 @@ def test_without_links_writers_of_two_stores_still_take_turns(tmp_path: Path) ->
     assert len(won) == 1
 
 
-KILLED_PUT = """
+KILLED_PUTS = """
 import os, signal, sys
 from pathlib import Path
 from data_bridge.storage.local import LocalStore
 
-step, root, path, sha256 = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+roots, source, sha256 = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+STEPS = {"open", "write", "flush", "close", "fsync", "mkdir", "replace", "rename", "unlink", "__exit__"}
 seen = 0
 
-def die_at_the_step(event, args):
-    global seen
-    if event in ("open", "os.mkdir", "os.rename", "os.remove") and (str(root) in str(args) or str(path) in str(args)):
-        if seen == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-        seen += 1
+def die_at(step):
+    def profile(frame, event, arg):
+        global seen
+        if event == "c_call" and arg.__name__ in STEPS:
+            if seen == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            seen += 1
+    return profile
 
-store = LocalStore(root)
-sys.addaudithook(die_at_the_step)
-store.put_file("deep/a.tar", path, sha256=sha256)
+for step in range(100):
+    path = source.with_name(f"{step}.bin")
+    path.write_bytes(source.read_bytes())
+    store = LocalStore(roots / str(step))
+    child = os.fork()
+    if not child:
+        sys.setprofile(die_at(step))
+        store.put_file("deep/a.tar", path, sha256=sha256)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status != -signal.SIGKILL:
+        sys.exit(status or print(step))
 """
 
 
@@ -192,30 +203,25 @@ def test_a_put_killed_at_any_step_leaves_the_object_whole_or_absent(
     tmp_path: Path, other_disk: Path, elsewhere: bool
 ) -> None:
     content = os.urandom(200_000)
-    deaths = 0
-    for step in range(30):
-        root = (other_disk if elsewhere else tmp_path) / str(step)
-        path, sha256 = written(tmp_path, content)
-        command = [sys.executable, "-c", KILLED_PUT, str(step), str(root), str(path), sha256]
-        child = subprocess.run(command, capture_output=True, text=True, check=False)
+    roots = (other_disk if elsewhere else tmp_path) / "roots"
+    source, sha256 = written(tmp_path, content)
 
-        store = LocalStore(root)
+    command = [sys.executable, "-c", KILLED_PUTS, str(roots), str(source), sha256]
+    deaths = int(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+    outcomes = []
+    for step in range(deaths + 1):
+        store, path = LocalStore(roots / str(step)), tmp_path / f"{step}.bin"
         stored = store.get("deep/a.tar")
+        outcomes.append(stored is not None)
         assert stored in (None, content), f"killed at step {step}"
         assert [item.key for item in store.list()] == ([] if stored is None else ["deep/a.tar"])
         assert stored is not None or path.exists(), "the content is nowhere"
-        if child.returncode == 0:
-            break
-        assert child.returncode == -signal.SIGKILL, child.stderr
-        deaths += 1
-
-        if not path.exists():
-            continue
-        store.put_file("deep/a.tar", path, sha256=sha256)
-        sweep_partials(root)
-        assert store.get("deep/a.tar") == content
-        assert list(partials(root)) == []
-    else:
-        pytest.fail("the put was killed at every step")
-
-    assert deaths >= 5
+        if path.exists():
+            store.put_file("deep/a.tar", path, sha256=sha256)
+            sweep_partials(roots / str(step))
+            assert store.get("deep/a.tar") == content
+        assert list(partials(roots / str(step))) == []
+    assert deaths >= 8
+    assert outcomes == sorted(outcomes)
+    assert set(outcomes) == {False, True}

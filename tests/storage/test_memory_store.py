@@ -1,10 +1,10 @@
 """The fake of other tests keeps the promises of the real stores."""
 
 import pytest
-
-from data_bridge.errors import RetryableError
 from support.memory_store import MemoryStore
 from support.store_contract import ObjectStoreContract
+
+from data_bridge.errors import RetryableError
 
 
 class TestMemoryStore(ObjectStoreContract):

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from support.fault_proxy import Fault, FaultProxy
+from support.seaweed import OWNER, READER, Seaweed, free_ports
+from support.store_contract import VerifiedStoreContract, written
+from support.tls import authority
 
 from data_bridge.clients.s3 import connect
 from data_bridge.config import R2Settings, S3Settings
 from data_bridge.errors import ConfigError, IntegrityError
 from data_bridge.storage.multipart import MIB, part_size
 from data_bridge.storage.r2 import R2Client
-from support.fault_proxy import Fault, FaultProxy
-from support.seaweed import OWNER, READER, Seaweed, free_ports
-from support.store_contract import VerifiedStoreContract, written
-from support.tls import authority
 
 
 class TestR2Client(VerifiedStoreContract):

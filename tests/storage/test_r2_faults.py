@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.fault_proxy import Fault, FaultProxy
+from support.seaweed import Seaweed
+from support.store_contract import written
 
 from data_bridge.clients.s3 import connect
 from data_bridge.errors import RetryableError, StoreError
 from data_bridge.storage.multipart import MIB
 from data_bridge.storage.r2 import R2Client
 from data_bridge.utils.retry import Retry
-from support.fault_proxy import Fault, FaultProxy
-from support.seaweed import Seaweed
-from support.store_contract import written
 
 CONTENT = hashlib.shake_256(b"content").digest(10 * MIB + 12345)
 
@@ -132,7 +132,7 @@ def test_a_completion_whose_answer_was_lost_is_found_done(
 def test_an_upload_the_store_lost_starts_afresh(
     store: R2Client, proxy: FaultProxy, seaweed: Seaweed, bucket: str, prefix: str, big: tuple[Path, str]
 ) -> None:
-    seaweed.client.put_object(Bucket=bucket, Key=f"{prefix}/k", Body=b"another object of that name")
+    seaweed.client.put_object(Bucket=bucket, Key=f"{prefix}/k", Body=bytes(len(CONTENT)))
     proxy.add(Fault("status", status=404, code="NoSuchUpload", method="POST", query_has="uploadId"))
     proxy.add(Fault("status", status=404, code="NoSuchUpload", method="PUT", query_has="partNumber=2", skip=1))
 

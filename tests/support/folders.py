@@ -4,6 +4,9 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from support.memory_transport import MemoryTransport
+from support.source_contract import pieces_of, read_all
+
 from data_bridge.config import PipelineSettings, Settings, SourceOptions
 from data_bridge.errors import SourceError
 from data_bridge.io.sources.files import Files
@@ -11,8 +14,6 @@ from data_bridge.io.sources.folder import relative_names
 from data_bridge.io.transport import Transport
 from data_bridge.model.batch import Row, RowFailure
 from data_bridge.model.source import SourceFile
-from support.memory_transport import MemoryTransport
-from support.source_contract import pieces_of, read_all
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
 

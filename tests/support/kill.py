@@ -134,14 +134,18 @@ class DyingObserver:
             self.number -= 1
 
 
-def run_in_child(settings: Settings, destination: ShootingDestination, *, workers: int, batch: int | None = None) -> int:
+def run_in_child(
+    settings: Settings, destination: ShootingDestination, *, workers: int, batch: int | None = None
+) -> int:
     """Run in a forked child with a process group of its own; returns its exit code, negative for a signal."""
     pid = os.fork()
     if pid == 0:
         code = 99
         try:
             os.setpgid(0, 0)
-            observer = ignore if batch is None or destination.shot is None else DyingObserver(batch, destination.shot.fuse)
+            observer = (
+                ignore if batch is None or destination.shot is None else DyingObserver(batch, destination.shot.fuse)
+            )
             code = run_pipeline(settings, observer=observer, workers=workers, open_destination=destination).exit_code
         except BridgeError as error:
             os.write(2, f"{error}\n".encode())

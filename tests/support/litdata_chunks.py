@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from support.writer_contract import pack_shard
 
 from data_bridge.config import PipelineSettings
 from data_bridge.model.batch import Row, Rows
 from data_bridge.model.source import Field, Probe
 from data_bridge.pipelines.litdata import LitDataWriter
-from support.writer_contract import pack_shard
 
 ROW: Row = {"id": 7, "ok": True, "x": 0.5, "text": "räksmörgås", "tokens": [1, 2, 3], "weights": [0.5, 1.0]}
 """One of each classic leaf."""

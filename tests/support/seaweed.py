@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import SecretStr
+from support.tls import authority
 
 from data_bridge.clients.s3 import connect
 from data_bridge.config import S3Settings
-from support.tls import authority
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

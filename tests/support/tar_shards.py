@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from PIL import Image
+from support.writer_contract import arrow_rows, index_keys, pack_shard
 
 from data_bridge.config import PipelineSettings
 from data_bridge.model.batch import DictRows, Row, Rows
@@ -18,7 +19,6 @@ from data_bridge.model.shards import Encoded
 from data_bridge.model.source import Field, Probe
 from data_bridge.pipelines.rows import decode
 from data_bridge.pipelines.webdataset import WebDatasetWriter
-from support.writer_contract import arrow_rows, index_keys, pack_shard
 
 MEDIA: Any = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 

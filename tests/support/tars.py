@@ -9,13 +9,13 @@ import tarfile
 from collections.abc import Callable, Sequence
 
 import pyarrow as pa
+from support.memory_transport import MemoryTransport
+from support.source_contract import good, read_all
 
 from data_bridge.config import SourceOptions
 from data_bridge.io.sources.tar import Tar
 from data_bridge.model.batch import Row, RowFailure
 from data_bridge.model.source import FilePiece, SourceFile
-from support.memory_transport import MemoryTransport
-from support.source_contract import good, read_all
 
 END = bytes(1024)
 Entry = tuple[str, bytes]

@@ -19,7 +19,11 @@ PARTITION = Partition(index=3, pieces=(), first_index=100)
 
 def shard(tracker: ProgressTracker, number: int) -> ShardRecord:
     return ShardRecord(
-        token=tracker.token, key=f"{number:06d}.tar", samples=10, bytes=5, cursor=Cursor(pos=number, index=10 * number + 10)
+        token=tracker.token,
+        key=f"{number:06d}.tar",
+        samples=10,
+        bytes=5,
+        cursor=Cursor(pos=number, index=10 * number + 10),
     )
 
 
@@ -140,7 +144,9 @@ def test_failed_is_not_the_end(ledger: Ledger) -> None:
     assert again.log.failed is None
 
 
-@pytest.mark.parametrize("record", [Claim(token="t", host=claims.this_host()), ShardRecord(token="t", key=None, cursor=Cursor())])
+@pytest.mark.parametrize(
+    "record", [Claim(token="t", host=claims.this_host()), ShardRecord(token="t", key=None, cursor=Cursor())]
+)
 def test_records_survive_their_json(record: Claim | ShardRecord) -> None:
     assert parse(dump(record)) == record
 

@@ -20,13 +20,18 @@ app = typer.Typer(
 )
 
 ConfigArgument = Annotated[Path | None, typer.Argument(help="Config file (.yaml, .toml or .json).", show_default=False)]
-ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="The same, as an option.", show_default=False)]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="The same, as an option.", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Prefix = Annotated[str | None, typer.Option("--prefix", help="Name of the dataset at the destination.", show_default=False)]
+Prefix = Annotated[
+    str | None, typer.Option("--prefix", help="Name of the dataset at the destination.", show_default=False)
+]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N samples (a dataset of its own).")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Config file, or the destination's URI or folder.")]
 RunConfig = Annotated[
-    Path | None, typer.Option("--config", "-c", help="Config with the credentials of a destination.", show_default=False)
+    Path | None,
+    typer.Option("--config", "-c", help="Config with the credentials of a destination.", show_default=False),
 ]
 
 
@@ -50,7 +55,9 @@ def init(
     from data_bridge.cli.template import TEMPLATE
 
     if config.exists() and not force:
-        raise ConfigError(f"{config} exists already", hint="name another file with --config, or replace it with --force")
+        raise ConfigError(
+            f"{config} exists already", hint="name another file with --config, or replace it with --force"
+        )
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(TEMPLATE, encoding="utf-8")
     say(f"wrote {config}\nnext: edit it, then  data-bridge plan {config}")
@@ -77,8 +84,12 @@ def run(
     config: ConfigOption = None,
     prefix: Prefix = None,
     limit: Limit = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Worker processes; 0 = in this process. [default: usable cores]")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Delete what an earlier run made there and start over.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Worker processes; 0 = in this process. [default: usable cores]")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete what an earlier run made there and start over.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleting.")] = False,
     steal: Annotated[bool, typer.Option("--steal", help="Take over from a run that only seems alive.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Show the plan; write nothing.")] = False,
@@ -97,9 +108,7 @@ def run(
     if fresh and not yes:
         _confirm_fresh(settings, prefix)
     with observer_for(sys.stderr, quiet=as_json) as observer:
-        result = api.run_pipeline(
-            settings, observer=observer, workers=workers, prefix=prefix, fresh=fresh, steal=steal
-        )
+        result = api.run_pipeline(settings, observer=observer, workers=workers, prefix=prefix, fresh=fresh, steal=steal)
     say(words.as_json(result) if as_json else words.result(result, _command_line()))
     raise typer.Exit(result.exit_code)
 
@@ -152,7 +161,7 @@ def main() -> None:
         sys.exit(130)
 
 
-def _settings(path: Path | None, config: Path | None, limit: int | None = None, *, allow_empty: bool = False):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _settings(path: Path | None, config: Path | None, limit: int | None = None, *, allow_empty: bool = False):  # type: ignore[no-untyped-def]
     """The settings of the one config file named, with the flags that override it."""
     from data_bridge.config import load_settings, overridden
 
@@ -166,7 +175,7 @@ def _settings(path: Path | None, config: Path | None, limit: int | None = None, 
     return overridden(settings, limit=limit, allow_empty=allow_empty or None)
 
 
-def _destination(run: str, config: Path | None, prefix: str | None):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _destination(run: str, config: Path | None, prefix: str | None):  # type: ignore[no-untyped-def]
     """RUN as a destination and the settings that open it: a config's own, or the URI given."""
     from data_bridge.pipelines.destination import output_uri
 
@@ -176,7 +185,7 @@ def _destination(run: str, config: Path | None, prefix: str | None):  # type: ig
     return run, _settings(None, config) if config else None
 
 
-def _confirm_fresh(settings, prefix: str | None) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def _confirm_fresh(settings, prefix: str | None) -> None:  # type: ignore[no-untyped-def]
     from data_bridge import api
 
     doomed = api.made_there(settings, prefix=prefix)

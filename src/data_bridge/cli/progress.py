@@ -164,7 +164,11 @@ def _display(tally: Tally) -> "RenderableType":
     planned = tally.planned
     parts: list[RenderableType] = []
     if planned is not None and planned.samples:
-        parts.append(ProgressBar(total=planned.samples, completed=min(planned.samples, planned.samples_done + tally.samples), width=60))
+        parts.append(
+            ProgressBar(
+                total=planned.samples, completed=min(planned.samples, planned.samples_done + tally.samples), width=60
+            )
+        )
     parts.append(Text(tally.line()))
     if tally.working:
         table = Table.grid(padding=(0, 2))

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 SHORTEST_SECRET = 6
 _hidden: set[str] = set()
-_URL_SECRETS = re.compile(r"(?i)(://)[^/\s@]+:[^/\s@]+@|([?&](?:x-amz-signature|x-amz-credential|x-amz-security-token|signature|sig|token)=)[^&\s'\"]+")
+_URL_SECRETS = re.compile(
+    r"(?i)(://)[^/\s@]+:[^/\s@]+@|([?&](?:x-amz-signature|x-amz-credential|x-amz-security-token|signature|sig|token)=)[^&\s'\"]+"
+)
 
 
 def hide_secrets_of(settings: "Settings") -> None:
@@ -111,7 +113,12 @@ def result(report: "RunReport", command: str) -> str:
     lines = [f"{report.status.replace('_', ' ')}: {amount}, {report.seconds:.1f} s"]
     if report.failed:
         lines.append(f"failed:      {report.failed:,} samples, listed in the manifest's failure files")
-    lines += [f"dataset:     {report.destination}", f"manifest:    {report.manifest}", "read it with:", *_reading(report)]
+    lines += [
+        f"dataset:     {report.destination}",
+        f"manifest:    {report.manifest}",
+        "read it with:",
+        *_reading(report),
+    ]
     return "\n".join(lines)
 
 
@@ -135,7 +142,10 @@ def status(report: "StatusReport") -> str:
     lines = [
         ("run", f"{report.run}  {'complete' if report.complete else 'not complete'}"),
         ("destination", report.destination),
-        ("partitions", f"{report.partitions_done:,} of {report.partitions:,} done, {report.partitions_held:,} claimed, {report.partitions_failed:,} failed"),
+        (
+            "partitions",
+            f"{report.partitions_done:,} of {report.partitions:,} done, {report.partitions_held:,} claimed, {report.partitions_failed:,} failed",
+        ),
         ("samples", f"{report.samples:,}{expected} committed, {report.failed:,} failed"),
         ("shards", f"{report.shards:,}, {size(report.bytes)}"),
         *(("error", error) for error in report.errors[:5]),

@@ -36,7 +36,15 @@ def _secret_values(value: Any) -> Iterator[str]:
             yield from _secret_values(inner)
 
 
-_SECRET_PARAMETERS = ("signature", "sig", "x-amz-credential", "awsaccesskeyid", "googleaccessid", "key-pair-id", "policy")
+_SECRET_PARAMETERS = (
+    "signature",
+    "sig",
+    "x-amz-credential",
+    "awsaccesskeyid",
+    "googleaccessid",
+    "key-pair-id",
+    "policy",
+)
 
 
 def public_uri(uri: str) -> str:

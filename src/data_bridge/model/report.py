@@ -28,7 +28,9 @@ class RunReport:
 
     @property
     def exit_code(self) -> int:
-        return {"complete": 0, "completed_with_failures": COMPLETED_WITH_FAILURES, "interrupted": INTERRUPTED}[self.status]
+        return {"complete": 0, "completed_with_failures": COMPLETED_WITH_FAILURES, "interrupted": INTERRUPTED}[
+            self.status
+        ]
 
 
 @dataclass(frozen=True, slots=True)

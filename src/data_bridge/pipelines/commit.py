@@ -38,7 +38,14 @@ class Committer:
     """
 
     def __init__(
-        self, store: ObjectStore, tracker: ProgressTracker, control: Control, *, run: str, concurrency: int, staging_bytes: int
+        self,
+        store: ObjectStore,
+        tracker: ProgressTracker,
+        control: Control,
+        *,
+        run: str,
+        concurrency: int,
+        staging_bytes: int,
     ) -> None:
         self._store = store
         self._tracker = tracker

@@ -18,7 +18,11 @@ from data_bridge.utils.progress import PartitionLog
 
 
 def finalize(
-    store: ObjectStore, plan: Plan, logs: Mapping[int, PartitionLog], writer: ShardWriter, shown_config: Mapping[str, Any]
+    store: ObjectStore,
+    plan: Plan,
+    logs: Mapping[int, PartitionLog],
+    writer: ShardWriter,
+    shown_config: Mapping[str, Any],
 ) -> Manifest:
     """Publish the finished dataset. Running it again on the same ledger changes nothing.
 

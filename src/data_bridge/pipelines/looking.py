@@ -43,7 +43,9 @@ def plan_report(settings: Settings, pipeline: Pipeline) -> PlanReport:
         samples=samples,
         samples_estimated=estimate,
         samples_done=sum(log.cursor.index for log in logs.values()),
-        shards=-(-samples // options.samples_per_shard) if samples is not None and not options.max_shard_bytes else None,
+        shards=-(-samples // options.samples_per_shard)
+        if samples is not None and not options.max_shard_bytes
+        else None,
         shards_estimated=_shards(known, shard_bytes, settings),
         shards_done=sum(1 for log in logs.values() for s in log.shards if s.key),
         shard_bytes_estimated=shard_bytes,

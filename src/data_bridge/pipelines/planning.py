@@ -141,7 +141,12 @@ def check_unchanged(settings: Settings, plan: Plan) -> None:
 
 def _diff(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     lines = difflib.unified_diff(
-        yaml.safe_dump(dict(before)).splitlines(), yaml.safe_dump(dict(now)).splitlines(), "recorded", "now", lineterm="", n=0
+        yaml.safe_dump(dict(before)).splitlines(),
+        yaml.safe_dump(dict(now)).splitlines(),
+        "recorded",
+        "now",
+        lineterm="",
+        n=0,
     )
     return "\n".join(line for line in lines if not line.startswith("@@"))
 

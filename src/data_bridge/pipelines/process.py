@@ -132,14 +132,15 @@ class PartitionRun:
     ) -> None:
         lo, told = 0, 0
         while used < end:
-            cut = next_cut(
-                self._rules, self._shard, first=index, end=end, offsets=offsets, ends=encoded.ends, lo=lo
-            )
+            cut = next_cut(self._rules, self._shard, first=index, end=end, offsets=offsets, ends=encoded.ends, lo=lo)
             if cut.hi > lo:
                 # failures before the last sample written belong to this shard whatever closes it
                 told = self._fail(failures, told, int(offsets[cut.hi - 1]), index)
                 self._write(encoded, lo, cut.hi)
-                self._range = (self._range[0] if self._shard.written else index + int(offsets[lo]), index + int(offsets[cut.hi - 1]) + 1)
+                self._range = (
+                    self._range[0] if self._shard.written else index + int(offsets[lo]),
+                    index + int(offsets[cut.hi - 1]) + 1,
+                )
                 self._shard.written += cut.hi - lo
                 last = int(offsets[cut.hi - 1]) + 1
                 self._cursor = Cursor(pos=pos, skip=last, index=index + last)
@@ -157,7 +158,9 @@ class PartitionRun:
 
     def _write(self, encoded: Encoded, lo: int, hi: int) -> None:
         if self._shard.written == 0:
-            self._writer.begin(self._staging.shard_path(self._numbers.name(self._writer, self._shard.start, self._shard_digits)))
+            self._writer.begin(
+                self._staging.shard_path(self._numbers.name(self._writer, self._shard.start, self._shard_digits))
+            )
         self._writer.write(encoded, lo, hi)
         self._shard.payload += int(encoded.ends[hi - 1]) - (int(encoded.ends[lo - 1]) if lo else 0)
         self._failures.mark()
@@ -171,9 +174,7 @@ class PartitionRun:
                 failure = replace(failure, where=self._where(at))
             self._failures.add(self._partition.first_index + at, self._key(at), failure)
             if self._told < SHOWN_FAILURES:
-                self._control.emit(
-                    ItemFailed(self._partition.index, at, failure.stage, failure.where, failure.reason)
-                )
+                self._control.emit(ItemFailed(self._partition.index, at, failure.stage, failure.where, failure.reason))
             self._told += 1
             told += 1
         return told
@@ -201,7 +202,13 @@ class PartitionRun:
             name = self._numbers.name(self._writer, shard.start, self._shard_digits)
             packed = self._writer.finish()
             record = record.model_copy(
-                update={"key": name, "bytes": packed.bytes, "sha256": packed.sha256, "samples": packed.samples, "meta": packed.meta}
+                update={
+                    "key": name,
+                    "bytes": packed.bytes,
+                    "sha256": packed.sha256,
+                    "samples": packed.samples,
+                    "meta": packed.meta,
+                }
             )
             self._control.emit(ShardFinished(self._partition.index, name, packed.samples, packed.bytes))
         span = self._range if shard.written else (shard.start, self._cursor.index)

@@ -85,7 +85,9 @@ def _read(store: ObjectStore, manifest: Manifest, shard: ManifestShard) -> list[
 
 
 def _writer(manifest: Manifest) -> ShardWriter:
-    values = {k: v for k, v in manifest.provenance["config"].items() if k in PipelineSettings.model_fields or k == "schema"}
+    values = {
+        k: v for k, v in manifest.provenance["config"].items() if k in PipelineSettings.model_fields or k == "schema"
+    }
     return writer_class(manifest.format)(PipelineSettings.model_validate(values), manifest.writer)
 
 

@@ -90,7 +90,9 @@ class Ledger:
 
     def load(self, partition: Partition) -> PartitionLog:
         """The log of one partition."""
-        return self._read({partition.name: self._numbers(self.prefix + partition.name + "/").get(partition.name, 0)})[partition.name]
+        return self._read({partition.name: self._numbers(self.prefix + partition.name + "/").get(partition.name, 0)})[
+            partition.name
+        ]
 
     def load_all(self, partitions: Iterable[Partition]) -> dict[int, PartitionLog]:
         """The logs of many partitions with one listing; finished ones cost one read each."""

@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from pyarrow import feather
+from support.memory_transport import MemoryTransport
+from support.source_contract import Case, SourceContract, good, pieces_of, read_all
 
 from data_bridge.config import PipelineSettings, Settings, SourceOptions
 from data_bridge.errors import SourceError
@@ -15,8 +17,6 @@ from data_bridge.io.sources.arrow import ArrowFile
 from data_bridge.io.transport import Transport
 from data_bridge.model.batch import ArrowRows, Media
 from data_bridge.model.source import FilePiece, SourceFile
-from support.memory_transport import MemoryTransport
-from support.source_contract import Case, SourceContract, good, pieces_of, read_all
 
 
 def table(start: int, count: int) -> pa.Table:

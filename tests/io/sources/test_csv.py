@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.memory_transport import MemoryTransport
+from support.source_contract import Case, SourceContract, read_all
 
 from data_bridge.config import PipelineSettings, Settings, SourceOptions
 from data_bridge.errors import ConfigError, SourceError
@@ -18,8 +20,6 @@ from data_bridge.io.sources.csv_records import Dialect
 from data_bridge.io.transport import Transport
 from data_bridge.model.batch import ArrowRows, RowFailure
 from data_bridge.model.source import Field, FilePiece, SourceFile
-from support.memory_transport import MemoryTransport
-from support.source_contract import Case, SourceContract, read_all
 
 URI = "memory/data.csv"
 ROWS = [

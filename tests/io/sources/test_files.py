@@ -1,6 +1,9 @@
 from pathlib import Path
 
 import pytest
+from support.folders import PNG, Broken, local, read, remote, served
+from support.memory_transport import MemoryTransport
+from support.source_contract import Case, SourceContract, good, pieces_of, read_all, samples
 
 from data_bridge.config import PipelineSettings, Settings, SourceOptions
 from data_bridge.errors import SourceError
@@ -8,9 +11,6 @@ from data_bridge.io.sources.files import Files
 from data_bridge.io.transport import Transport
 from data_bridge.model.batch import Media, RowFailure
 from data_bridge.model.source import FilePiece, SourceFile
-from support.folders import PNG, Broken, local, read, remote, served
-from support.memory_transport import MemoryTransport
-from support.source_contract import Case, SourceContract, good, pieces_of, read_all, samples
 
 
 class TestFilesContract(SourceContract):

@@ -1,10 +1,10 @@
 import pytest
+from support.folders import PNG, metadata, named, read, remote
+from support.source_contract import good
 
 from data_bridge.errors import ConfigError, SourceError
 from data_bridge.model.batch import Media
 from data_bridge.model.source import SourceFile
-from support.folders import PNG, metadata, named, read, remote
-from support.source_contract import good
 
 
 class TestNames:

@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from support.fake_hub import FakeHub, session_hub
+from support.source_contract import Case, SourceContract, good, pieces_of, read_all
 
 from data_bridge.clients import hub as client
 from data_bridge.config import PipelineSettings, Settings, SourceOptions
@@ -26,8 +28,6 @@ from data_bridge.io.transport import Transport
 from data_bridge.model.batch import Media, Row
 from data_bridge.model.source import FilePiece, SourceFile
 from data_bridge.utils.retry import Retry
-from support.fake_hub import FakeHub, session_hub
-from support.source_contract import Case, SourceContract, good, pieces_of, read_all
 
 SECRET = "hf_" + "s3cr3t" * 4
 

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.memory_transport import MemoryTransport
+from support.source_contract import Case, SourceContract, pieces_of, read_all, to_dicts
 
 from data_bridge.config import PipelineSettings, Settings, SourceOptions
 from data_bridge.errors import SourceError
@@ -15,8 +17,6 @@ from data_bridge.io.sources.jsonl import Jsonl, why_not_an_object
 from data_bridge.io.transport import Transport
 from data_bridge.model.batch import LineRows, RowFailure
 from data_bridge.model.source import Field, FilePiece, SourceFile
-from support.memory_transport import MemoryTransport
-from support.source_contract import Case, SourceContract, pieces_of, read_all, to_dicts
 
 URI = "memory/data.jsonl"
 ROWS: list[dict[str, Any]] = [{"id": i, "text": f"Zeile {i} — ü", "tags": ["a"] * (i % 3)} for i in range(40)]

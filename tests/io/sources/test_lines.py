@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.memory_transport import MemoryTransport
 
 from data_bridge.errors import SourceError
 from data_bridge.io.sources.base import TARGET_BATCH_BYTES, TARGET_BATCH_ROWS
 from data_bridge.io.sources.lines import Buffer, buffers, cuts, head_of, line_extents, line_spans, refuse_binary
 from data_bridge.model.source import SourceFile
-from support.memory_transport import MemoryTransport
 
 URI = "memory/data.lines"
 contents = st.lists(st.sampled_from([b"a", b"bc", b"\n", b"\r\n", b"\r", b" ", b"\xef\xbb\xbf"]), max_size=40).map(

@@ -9,6 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.memory_transport import MemoryTransport
+from support.source_contract import Case, SourceContract, good, pieces_of, read_all, samples
 
 from data_bridge.config import PipelineSettings, Settings, SourceOptions
 from data_bridge.errors import ConfigError, SourceError
@@ -16,8 +18,6 @@ from data_bridge.io.sources.parquet import Parquet
 from data_bridge.io.transport import Transport
 from data_bridge.model.batch import ArrowRows, Media
 from data_bridge.model.source import FilePiece, SourceFile
-from support.memory_transport import MemoryTransport
-from support.source_contract import Case, SourceContract, good, pieces_of, read_all, samples
 
 
 def rows(start: int, count: int) -> list[dict[str, Any]]:

@@ -20,9 +20,7 @@ def test_counted_partitions_hold_whole_shards_of_every_row_in_order(
         (file, Extent(start=0, end=n, samples=n, bytes=n * 10, divisible=True)) for file, n in enumerate(counts) if n
     ]
 
-    partitions = cut_partitions(
-        extents, counted=True, partition_bytes=partition_bytes, samples_per_shard=per_shard
-    )
+    partitions = cut_partitions(extents, counted=True, partition_bytes=partition_bytes, samples_per_shard=per_shard)
 
     assert rows(partitions) == [(file, row) for file, n in enumerate(counts) for row in range(n)]
     for part in partitions:

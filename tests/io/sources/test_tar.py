@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 import webdataset as wds  # type: ignore[import-untyped,unused-ignore]
+from support.memory_transport import MemoryTransport
+from support.source_contract import Case, SourceContract, good, read_all, samples
+from support.tars import END, SQUEEZE, Entry, failures, grouped, header, make, other, pack, photos, read, rows
 
 from data_bridge.config import PipelineSettings, Settings, SourceOptions
 from data_bridge.errors import SourceError
@@ -12,9 +15,6 @@ from data_bridge.io.sources.tar import Tar
 from data_bridge.io.transport import Transport
 from data_bridge.model.batch import Row
 from data_bridge.model.source import FilePiece, SourceFile
-from support.memory_transport import MemoryTransport
-from support.source_contract import Case, SourceContract, good, read_all, samples
-from support.tars import END, SQUEEZE, Entry, failures, grouped, header, make, other, pack, photos, read, rows
 
 
 def webdataset_reads(path: Path) -> list[Row]:

@@ -3,11 +3,11 @@ import io
 import tarfile
 
 import pytest
+from support.source_contract import read_all, to_dicts
+from support.tars import END, header, make, other, pack, photos, read, rows
 
 from data_bridge.errors import SourceError
 from data_bridge.model.source import FilePiece
-from support.source_contract import read_all, to_dicts
-from support.tars import END, header, make, other, pack, photos, read, rows
 
 
 class TestHeaders:

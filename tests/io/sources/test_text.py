@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.memory_transport import MemoryTransport
+from support.source_contract import Case, SourceContract, read_all
 
 from data_bridge.config import PipelineSettings, Settings, SourceOptions
 from data_bridge.errors import SourceError
@@ -17,8 +19,6 @@ from data_bridge.io.sources.text import Text
 from data_bridge.io.transport import Transport
 from data_bridge.model.batch import RowFailure
 from data_bridge.model.source import Field, FilePiece, SourceFile
-from support.memory_transport import MemoryTransport
-from support.source_contract import Case, SourceContract, read_all
 
 URI = "memory/data.txt"
 LINES = [f"line {i} — ß{'!' * (i % 5)}" for i in range(30)]

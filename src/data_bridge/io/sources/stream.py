@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from data_bridge.config import Settings
 from data_bridge.errors import ConfigError
+from data_bridge.io.locations import braces
 from data_bridge.io.sources import registry
 from data_bridge.io.sources.base import Format
 from data_bridge.io.sources.partitioning import cut_partitions
-from data_bridge.io.locations import braces
 from data_bridge.io.transport import Transport
 from data_bridge.model.batch import Batch, Token
 from data_bridge.model.plan import Partition
@@ -78,7 +78,9 @@ class SampleStream:
         """Fields and first rows of the source."""
         return self.format(listing.format).probe(listing.files)
 
-    def partitions(self, listing: Listing, *, first_file: int = 0, start: dict[str, int] | None = None) -> list[Partition]:
+    def partitions(
+        self, listing: Listing, *, first_file: int = 0, start: dict[str, int] | None = None
+    ) -> list[Partition]:
         """Cut the listed files into partitions that depend on source and config alone.
 
         `first_file` numbers the files in the plan's table; `start` gives, per URI, the byte from where a grown file is new.
@@ -97,7 +99,9 @@ class SampleStream:
             limit=self._pipeline.limit,
         )
 
-    def read(self, format_name: str, files: Sequence[SourceFile], partition: Partition, token: Token | None) -> Generator[Batch]:
+    def read(
+        self, format_name: str, files: Sequence[SourceFile], partition: Partition, token: Token | None
+    ) -> Generator[Batch]:
         """Samples of one partition in order, from the token of an earlier batch (None = from the start)."""
         pieces = [FilePiece(files[p.file], p.start, p.end) for p in partition.pieces]
         yield from self.format(format_name).read(pieces, token)
