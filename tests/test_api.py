@@ -300,3 +300,36 @@ def test_max_shard_bytes_closes_shards_early(source: Path, out: Path) -> None:
 
     assert read_json_samples(out) == [json.loads(line) for line in source.read_text().splitlines()]
     assert all(p.stat().st_size <= 31_000 for p in out.glob("*.tar"))
+
+
+def write_lines(path: Path, samples: list[dict[str, object]]) -> None:
+    path.write_text("".join(json.dumps(s) + "\n" for s in samples))
+
+
+def test_a_key_twice_in_one_shard_is_a_failure_wherever_batches_end(out: Path, tmp_path: Path) -> None:
+    source = tmp_path / "keyed.jsonl"
+    # 2,500 samples are several batches; the repeats lie in one shard, across shards, and across batches
+    samples: list[dict[str, object]] = [{"id": f"k{n}", "n": n} for n in range(2500)]
+    samples[30]["id"] = "k10"
+    samples[60]["id"] = "k10"
+    samples[1020]["id"] = "k990"
+    write_lines(source, samples)
+
+    report = api.run_pipeline(settings(source, out, key_field="id", samples_per_shard=50, on_error="skip"))
+
+    kept = [s["n"] for s in read_json_samples(out)]
+    # 30 repeats its own shard; 60 and 1020 lie in other shards than what they repeat
+    assert kept == [n for n in range(2500) if n != 30]
+    assert report.failed == 1
+
+
+def test_a_key_twice_in_one_shard_across_two_batches_is_a_failure(out: Path, tmp_path: Path) -> None:
+    source = tmp_path / "keyed.jsonl"
+    samples: list[dict[str, object]] = [{"id": f"k{n}", "n": n} for n in range(2500)]
+    samples[2400]["id"] = "k10"
+    write_lines(source, samples)
+
+    report = api.run_pipeline(settings(source, out, key_field="id", samples_per_shard=5000, on_error="skip"))
+
+    assert [s["n"] for s in read_json_samples(out)] == [n for n in range(2500) if n != 2400]
+    assert report.failed == 1

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from data_bridge.config import Settings, load_settings
@@ -78,7 +79,9 @@ def run_pipeline(
     observer(_planned(run_plan, store, logs))
     report = EngineReport({})
     if todo:
-        report = _work(pipeline, engine, slots, opener, todo, logs, _Counting(observer, settings, logs), steal)
+        report = _work(
+            pipeline, engine, slots, opener, todo, logs, _Counting(observer, settings, logs), Takeover(steal=steal)
+        )
     if report.interrupted and not _finished(pipeline):
         return _report(pipeline, "interrupted", started, resumed=len(todo) < len(logs))
     if report.error is not None:
@@ -177,13 +180,12 @@ def _work(
     todo: list[int],
     logs: Mapping[int, PartitionLog],
     observer: Observer,
-    steal: bool,
+    takeover: Takeover,
 ) -> EngineReport:
     """Hand the unfinished partitions to the engine; those held elsewhere last, once their holder is known to be dead."""
     driver = claims.new_token()
-    takeover = Takeover(steal=steal)
     watch = claims.Watch(pipeline.store, pipeline.plan.run)
-    held = set() if steal else {i for i in todo if (c := logs[i].claim) and claims.liveness(c) == "elsewhere"}
+    held = set() if takeover.steal else {i for i in todo if (c := logs[i].claim) and claims.liveness(c) == "elsewhere"}
     here = {i: log for i, log in logs.items() if i in todo and i not in held}
     pipeline.refuse_live_claims({**logs, **{i: PartitionLog() for i in logs if i not in here}}, takeover)
     holders = {c.driver: c for i in held if (c := logs[i].claim)}
@@ -191,7 +193,9 @@ def _work(
         watch.look(name)
 
     def factory(dead: frozenset[str]) -> PartitionWork:
-        return PartitionWork(pipeline.settings, pipeline.plan, opener, driver, slots, Takeover(dead, steal))
+        return PartitionWork(
+            pipeline.settings, pipeline.plan, opener, driver, slots, replace(takeover, dead_drivers=dead)
+        )
 
     with claims.Heartbeat(pipeline.store, pipeline.plan.run, driver):
         report = engine.run(factory(frozenset()), sorted(set(todo) - held), observer, poison=_Poison(pipeline))
@@ -257,7 +261,7 @@ class _Counting:
 
     def __call__(self, event: Event, /) -> None:
         self._observer(event)
-        if isinstance(event, ShardCommitted) or isinstance(event, PartitionDone):
+        if isinstance(event, (ShardCommitted, PartitionDone)):
             self._failed += event.failed
         if self._most is not None and self._failed > self._most and not isinstance(event, ItemFailed):
             raise DataError(

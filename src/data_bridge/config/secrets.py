@@ -52,7 +52,7 @@ def public_uri(uri: str) -> str:
 
     A presigned address changes each time it is made; this part of it stays.
     """
-    scheme, colon, rest = uri.partition("://")
+    scheme, colon, _ = uri.partition("://")
     if not colon or scheme not in ("http", "https"):
         return uri
     parts = urlsplit(uri)

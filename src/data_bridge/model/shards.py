@@ -1,5 +1,6 @@
 """Shards and the records that commit them."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -23,6 +24,10 @@ class Encoded:
     ends: NDArray[np.int64]
     rows: NDArray[np.int64]
     failures: tuple[RowFailure, ...] = field(default=())
+    keys: Sequence[str] | None = None
+    """Key of each sample where the writer took keys from the rows (`key_field`): the pipeline keeps a shard free of repeats."""
+    warnings: Mapping[str, int] = field(default_factory=dict)
+    """What was written differently than it stood in the source, with counts."""
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -90,6 +95,8 @@ class ShardRecord(Document):
     cursor: Cursor
     state: dict[str, Any] = {}
     meta: dict[str, Any] = {}
+    warnings: dict[str, int] = {}
+    """What was written differently than it stood in the source, with counts."""
 
 
 class Done(Document):
@@ -106,7 +113,6 @@ class Done(Document):
     trailing_failed: int = 0
     failures: str | None = None
     failures_sha256: str | None = None
-    warnings: dict[str, int] = {}
 
 
 class Failed(Document):

@@ -229,13 +229,13 @@ class Pipeline:
         return self._where(self.plan.partitions[index])(log.cursor.index)
 
     def _where(self, partition: Partition) -> "_Where":
-        return _Where(partition, [f.uri for f in self.plan.files], self.plan.first.counted)
+        return _Where(partition, [f.uri for f in self.plan.files], counted=self.plan.first.counted)
 
 
 class _Where:
     """A partition-relative sample index as a place a person can look up."""
 
-    def __init__(self, partition: Partition, uris: list[str], counted: bool) -> None:
+    def __init__(self, partition: Partition, uris: list[str], *, counted: bool) -> None:
         self._pieces = [(uris[p.file], p.start, p.end) for p in partition.pieces]
         self._partition = partition
         self._counted = counted

@@ -37,7 +37,7 @@ def finalize(
     shards = [(p.index, record) for p in plan.partitions for record in logs[p.index].shards if record.key is not None]
     check_presence(store, [record for _, record in shards])
     indexes = writer.indexes([record for _, record in shards])
-    manifest = _manifest(store, plan, logs, shards, indexes, shown_config, writer.name)
+    manifest = _manifest(plan, logs, shards, indexes, shown_config, writer.name)
     there = store.get(MANIFEST_KEY)
     if there is not None and _same(Manifest.model_validate_json(there), manifest):
         return Manifest.model_validate_json(there)
@@ -62,7 +62,6 @@ def check_presence(store: ObjectStore, records: Sequence[ShardRecord]) -> None:
 
 
 def _manifest(
-    store: ObjectStore,
     plan: Plan,
     logs: Mapping[int, PartitionLog],
     shards: Sequence[tuple[int, ShardRecord]],
@@ -74,7 +73,7 @@ def _manifest(
     done = [log.done for log in logs.values() if log.done is not None]
     failed = sum(d.failed for d in done)
     warnings: dict[str, int] = {}
-    for record in done:
+    for _, record in shards:
         for name, count in record.warnings.items():
             warnings[name] = warnings.get(name, 0) + count
     return Manifest(

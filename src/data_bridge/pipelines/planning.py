@@ -94,7 +94,7 @@ def first_generation(
         number=0,
         config_hash=config_hash(values),
         config=values,
-        libraries=_libraries(settings, frozen),
+        libraries=_libraries(settings),
         format=listing.format,
         counted=bool(partitions) and all(p.samples is not None for p in partitions),
         key_digits=max(10, len(str(total))),
@@ -111,7 +111,7 @@ def _shown(uri: str | Sequence[str]) -> str:
     return uri if isinstance(uri, str) else ", ".join(uri)
 
 
-def _libraries(settings: Settings, frozen: Mapping[str, Any]) -> dict[str, str]:
+def _libraries(settings: Settings) -> dict[str, str]:
     """Versions of the libraries whose output is part of our bytes under these settings."""
     pipeline = settings.pipeline
     used = {"orjson": version("orjson"), "pyarrow": version("pyarrow")}
@@ -130,7 +130,7 @@ def check_unchanged(settings: Settings, plan: Plan) -> None:
         raise ConflictError(
             "the config differs from the one this destination was made with:\n" + _diff(before, now), hint=NEXT_STEP
         )
-    libraries = _libraries(settings, plan.first.writer)
+    libraries = _libraries(settings)
     if libraries != plan.first.libraries:
         raise ConflictError(
             "libraries that make bytes of the shards differ from those of the first run:\n"
@@ -205,16 +205,16 @@ def _next_generation(stream: SampleStream, plan: Plan, listing: Listing, start: 
         key_digits=first.key_digits,
         shard_digits=first.shard_digits,
         files=tuple(_public(f) for f in listing.files),
-        partitions=tuple(_behind(plan, partitions, first.counted)),
+        partitions=tuple(_behind(plan, partitions)),
         fields=first.fields,
         writer=first.writer,
     )
 
 
-def _behind(plan: Plan, partitions: Sequence[Partition], counted: bool) -> list[Partition]:
+def _behind(plan: Plan, partitions: Sequence[Partition]) -> list[Partition]:
     """Renumber partitions so that they come after all that the plan has."""
     number = len(plan.partitions)
-    if not counted:
+    if not plan.first.counted:
         return [
             p.model_copy(
                 update={"index": number + i, "key_prefix": f"{number + i:05d}-", "shard_prefix": f"{number + i:05d}-"}

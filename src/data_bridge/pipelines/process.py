@@ -1,7 +1,8 @@
 """One attempt on one partition: from its cursor through the writer into committed shards."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from data_bridge.config import PipelineSettings
 from data_bridge.errors import DataError, SourceError
 from data_bridge.events import ItemFailed, SamplesPacked, ShardFinished
-from data_bridge.model.batch import Batch, RowFailure
+from data_bridge.model.batch import Batch, RowFailure, Rows, Token
 from data_bridge.model.plan import Partition
 from data_bridge.model.shards import Cursor, Done, Encoded, ShardRecord
 from data_bridge.pipelines.commit import Committer, Control
@@ -66,6 +67,8 @@ class PartitionRun:
         self._failures = self._new_failures()
         self._range = (0, 0)
         self._told = 0
+        self._keys: set[str] = set()
+        self._warnings: Counter[str] = Counter()
 
     def run(self, batches: Iterator[Batch]) -> bool:
         """Pack everything up to the end of the partition; False when told to stop on the way."""
@@ -114,62 +117,100 @@ class PartitionRun:
         every = batch.offsets()
         lo, hi = (int(n) for n in np.searchsorted(every, (skip, end)))
         offsets = every[lo:hi]
-        encoded = self._writer.encode(batch.rows.slice(lo, hi), self._keys(index, offsets))
+        rows = batch.rows.slice(lo, hi)
+        encoded = self._writer.encode(rows, self._index_keys(index, offsets))
         failures = _merged(batch.failures, encoded.failures, offsets, skip, end)
         if failures and self._settings.on_error == "fail":
             self._refuse(failures[0], index)
-        self._cut(encoded, offsets[encoded.rows], failures, batch.start, index, skip, end)
+        self._cut(_Run(encoded, offsets[encoded.rows], rows, batch.start, index, end), failures, skip)
+        self._control.emit(
+            SamplesPacked(self._partition.index, end - skip, int(encoded.ends[-1]) if len(encoded) else 0)
+        )
 
-    def _cut(
-        self,
-        encoded: Encoded,
-        offsets: NDArray[np.int64],
-        failures: Sequence[RowFailure],
-        pos: object,
-        index: int,
-        used: int,
-        end: int,
-    ) -> None:
+    def _cut(self, run: "_Run", failures: Sequence[RowFailure], used: int) -> None:
+        """Write the run into as many shards as it takes; `used` offsets of the batch are used already."""
         lo, told = 0, 0
-        while used < end:
-            cut = next_cut(self._rules, self._shard, first=index, end=end, offsets=offsets, ends=encoded.ends, lo=lo)
+        while used < run.end:
+            stop = self._first_repeat(run, lo)
+            end = run.end if stop == len(run.offsets) else int(run.offsets[stop])
+            cut = next_cut(
+                self._rules,
+                self._shard,
+                first=run.first,
+                end=end,
+                offsets=run.offsets[:stop],
+                ends=run.encoded.ends[:stop],
+                lo=lo,
+            )
             if cut.hi > lo:
                 # failures before the last sample written belong to this shard whatever closes it
-                told = self._fail(failures, told, int(offsets[cut.hi - 1]), index)
-                self._write(encoded, lo, cut.hi)
-                self._range = (
-                    self._range[0] if self._shard.written else index + int(offsets[lo]),
-                    index + int(offsets[cut.hi - 1]) + 1,
-                )
-                self._shard.written += cut.hi - lo
-                last = int(offsets[cut.hi - 1]) + 1
-                self._cursor = Cursor(pos=pos, skip=last, index=index + last)
+                told = self._fail(failures, told, int(run.offsets[cut.hi - 1]), run)
+                self._write(run, lo, cut.hi)
             lo = cut.hi
             if cut.closes == "full":
                 used = max(used, cut.used)
                 self._close(whole_range=False)
                 continue
-            told = self._fail(failures, told, cut.used, index)
+            told = self._fail(failures, told, cut.used, run)
             used = cut.used
             if cut.closes == "range":
-                self._cursor = Cursor(pos=pos, skip=used, index=index + used)
+                self._cursor = Cursor(pos=run.pos, skip=used, index=run.first + used)
                 self._close(whole_range=True)
-        self._control.emit(SamplesPacked(self._partition.index, end, int(encoded.ends[-1]) if len(encoded) else 0))
+            elif used == end < run.end:
+                self._repeat(run, stop)
+                lo, used = stop + 1, end + 1
 
-    def _write(self, encoded: Encoded, lo: int, hi: int) -> None:
-        if self._shard.written == 0:
-            self._writer.begin(
-                self._staging.shard_path(self._numbers.name(self._writer, self._shard.start, self._shard_digits))
-            )
-        self._writer.write(encoded, lo, hi)
-        self._shard.payload += int(encoded.ends[hi - 1]) - (int(encoded.ends[lo - 1]) if lo else 0)
+    def _first_repeat(self, run: "_Run", lo: int) -> int:
+        """The first sample from `lo` on whose key the open shard has already, or the number of samples."""
+        keys = run.encoded.keys
+        if keys is None:
+            return len(run.offsets)
+        seen = set(self._keys)
+        for position in range(lo, len(keys)):
+            if keys[position] in seen:
+                return position
+            seen.add(keys[position])
+        return len(keys)
+
+    def _repeat(self, run: "_Run", position: int) -> None:
+        """Readers would merge two samples of one key: the second is a failure."""
+        assert run.encoded.keys is not None
+        reason = f"the key {run.encoded.keys[position]!r} occurs twice in the shard"
+        failure = RowFailure(int(run.offsets[position]), reason, stage="write")
+        if self._settings.on_error == "fail":
+            self._refuse(failure, run.first)
+        self._fail([failure], 0, failure.offset + 1, run)
+
+    def _write(self, run: "_Run", lo: int, hi: int) -> None:
+        shard, ends = self._shard, run.encoded.ends
+        first, last = run.first + int(run.offsets[lo]), run.first + int(run.offsets[hi - 1])
+        if shard.written == 0:
+            self._writer.begin(self._staging.shard_path(self._shard_name()))
+            self._range = (first, first)
+        self._writer.write(run.encoded, lo, hi)
+        self._range = (self._range[0], last + 1)
+        self._warnings.update(self._warnings_of(run, lo, hi))
+        if run.encoded.keys is not None:
+            self._keys.update(run.encoded.keys[lo:hi])
+        shard.written += hi - lo
+        shard.payload += int(ends[hi - 1]) - (int(ends[lo - 1]) if lo else 0)
         self._failures.mark()
+        self._cursor = Cursor(pos=run.pos, skip=last + 1 - run.first, index=last + 1)
 
-    def _fail(self, failures: Sequence[RowFailure], told: int, before: int, index: int) -> int:
+    def _warnings_of(self, run: "_Run", lo: int, hi: int) -> Mapping[str, int]:
+        """Warnings of samples [lo, hi) alone: they are counted by shard, so that a resumed run counts the same."""
+        if not run.encoded.warnings or hi - lo == len(run.rows):
+            return run.encoded.warnings
+        counts: Counter[str] = Counter()
+        for position in run.encoded.rows[lo:hi].tolist():
+            counts.update(self._writer.encode(run.rows.slice(position, position + 1), ["0"]).warnings)
+        return counts
+
+    def _fail(self, failures: Sequence[RowFailure], told: int, before: int, run: "_Run") -> int:
         """Log the failures at offsets below `before`; returns how many of the batch are logged now."""
         while told < len(failures) and failures[told].offset < before:
             failure = failures[told]
-            at = index + failure.offset
+            at = run.first + failure.offset
             if not failure.where:
                 failure = replace(failure, where=self._where(at))
             self._failures.add(self._partition.first_index + at, self._key(at), failure)
@@ -191,15 +232,15 @@ class PartitionRun:
         rest = self._new_failures() if whole_range else self._failures.split()
         shard, log = self._shard, self._failures
         if shard.written or log.count:
-            self._submit(shard, log, whole_range=whole_range)
+            self._submit(shard, log)
         self._shard = Progress(start=self._cursor.index)
-        self._failures = rest
+        self._failures, self._keys, self._warnings = rest, set(), Counter()
 
-    def _submit(self, shard: Progress, log: FailureLog, *, whole_range: bool) -> None:
+    def _submit(self, shard: Progress, log: FailureLog) -> None:
         name, record = None, ShardRecord(token=self._tracker.token, key=None, cursor=self._cursor)
         first = self._partition.first_index
         if shard.written:
-            name = self._numbers.name(self._writer, shard.start, self._shard_digits)
+            name = self._shard_name()
             packed = self._writer.finish()
             record = record.model_copy(
                 update={
@@ -208,6 +249,7 @@ class PartitionRun:
                     "sha256": packed.sha256,
                     "samples": packed.samples,
                     "meta": packed.meta,
+                    "warnings": dict(self._warnings),
                 }
             )
             self._control.emit(ShardFinished(self._partition.index, name, packed.samples, packed.bytes))
@@ -215,7 +257,7 @@ class PartitionRun:
         record = record.model_copy(
             update={"failed": log.count, "first_index": first + span[0], "end_index": first + span[1]}
         )
-        self._numbers.closed(shard.start, has_file=name is not None, whole_range=whole_range)
+        self._numbers.closed(shard.start, has_file=name is not None)
         failures = log.close()
         if failures is not None:
             record = record.model_copy(update={"failures_sha256": sha256_of(failures)})
@@ -235,7 +277,10 @@ class PartitionRun:
         self._committer.drain()
         self._cursor = Cursor(pos=self._cursor.pos, skip=self._cursor.skip + index - self._cursor.index, index=index)
 
-    def _keys(self, index: int, offsets: NDArray[np.int64]) -> list[str]:
+    def _shard_name(self) -> str:
+        return self._numbers.name(self._writer, self._shard.start, self._shard_digits)
+
+    def _index_keys(self, index: int, offsets: NDArray[np.int64]) -> list[str]:
         first, prefix, digits = self._partition.first_index + index, self._partition.key_prefix, self._key_digits
         return [f"{prefix}{n:0{digits}d}" for n in (offsets + first).tolist()]
 
@@ -244,6 +289,20 @@ class PartitionRun:
 
     def _new_failures(self) -> FailureLog:
         return FailureLog(self._staging.failures_path, keep_raw=self._settings.on_error == "quarantine")
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The good samples of one batch in the writer's form. `offsets[i]` is the place of sample i in its batch."""
+
+    encoded: Encoded
+    offsets: NDArray[np.int64]
+    rows: Rows
+    pos: Token
+    first: int
+    """Index of the batch's offset 0, counted from the partition's start."""
+    end: int
+    """Offset behind the last sample to take."""
 
 
 class _Numbers:
@@ -256,7 +315,7 @@ class _Numbers:
         self._block, self._part = -1, 0
         start = 0
         for record in committed:
-            self.closed(start, has_file=record.key is not None, whole_range=False)
+            self.closed(start, has_file=record.key is not None)
             start = record.cursor.index
 
     def name(self, writer: ShardWriter, start: int, digits: int) -> str:
@@ -267,7 +326,7 @@ class _Numbers:
             part = self._part if number == self._block else 0
         return writer.shard_name(self._partition.shard_prefix, self._partition.first_shard + number, part, digits)
 
-    def closed(self, start: int, *, has_file: bool, whole_range: bool) -> None:
+    def closed(self, start: int, *, has_file: bool) -> None:
         """A range that started at `start` is closed."""
         block = start // self._rules.samples_per_shard
         if block != self._block:

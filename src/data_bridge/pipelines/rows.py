@@ -17,7 +17,7 @@ _KEY_END = re.compile(rb'"[ \t\r\n]*:')
 _INT64_LIMIT = float(2**63)
 
 
-class BadRow(ValueError):  # noqa: N818 - it names the row, which a failure reports
+class BadRow(ValueError):
     """One row cannot be used; the message is the reason."""
 
 

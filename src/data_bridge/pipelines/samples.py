@@ -60,17 +60,15 @@ def _from_rows(layout: Layout, key_field: str | None, rows: Rows, keys: Sequence
     members: dict[str, list[bytes]] = {extension: [] for extension in layout.order}
     good: list[int] = []
     own_keys: list[str] = []
-    seen: set[str] = set()
     warnings: dict[str, int] = {}
     for position, row in zip(positions.tolist(), decoded, strict=True):
         try:
             key = keys[position] if key_field is None else _key_of(row, key_field)
-            _check_key(key, layout, seen)
+            _check_key(key, layout)
             contents = _members_of(layout, row, _line(rows, position) if layout.whole else None, warnings)
         except BadRow as error:
             failures[position] = RowFailure(position, str(error), raw=_line(rows, position), stage=STAGE)
             continue
-        seen.add(key)
         good.append(position)
         own_keys.append(key)
         for extension, content in contents.items():
@@ -110,7 +108,7 @@ def _key_of(row: Row, name: str) -> str:
     raise BadRow(f"the key field {name!r} is {found}, not text or a whole number")
 
 
-def _check_key(key: str, layout: Layout, seen: set[str]) -> None:
+def _check_key(key: str, layout: Layout) -> None:
     if not _KEY.fullmatch(key):
         raise BadRow(
             f"the key {key[:80]!r} is empty or has other characters than A-Z, a-z, 0-9, _ and -, "
@@ -120,14 +118,12 @@ def _check_key(key: str, layout: Layout, seen: set[str]) -> None:
         raise BadRow(f"the key {key[:80]!r} starts with two underscores: readers pass such samples over")
     if len(key) + 1 + max(map(len, layout.order)) > NAME_BYTES:
         raise BadRow(f"the key {key[:80]!r} is too long: a member's name has at most {NAME_BYTES} bytes")
-    if key in seen:
-        raise BadRow(f"the key {key!r} occurs twice")
 
 
 def _key_problems(keys: Sequence[str], layout: Layout) -> bool:
     """Whether any of the keys would fail `_check_key`."""
     longest = max(map(len, layout.order))
-    if len(set(keys)) != len(keys) or (keys and max(map(len, keys)) + 1 + longest > NAME_BYTES) or "" in keys:
+    if (keys and max(map(len, keys)) + 1 + longest > NAME_BYTES) or "" in keys:
         return True
     text = "\n".join(keys)
     if not text.isascii() or text.startswith("__") or "\n__" in text:

@@ -1,20 +1,16 @@
 """Shards for WebDataset readers: tar files whose bytes depend on the samples alone."""
 
-from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-import numpy as np
-
 from data_bridge.config import PipelineSettings
 from data_bridge.errors import DataError
-from data_bridge.model.batch import RowFailure, Rows
+from data_bridge.model.batch import Rows
 from data_bridge.model.shards import Encoded, Packed, ShardRecord
 from data_bridge.model.source import Probe
 from data_bridge.pipelines import members
 from data_bridge.pipelines.members import Layout
-from data_bridge.pipelines.rows import STAGE
 from data_bridge.pipelines.samples import encode_samples
 from data_bridge.pipelines.shardfile import Compressor, Gzip, ShardFile, Zstd
 from data_bridge.pipelines.tarcheck import check_tar
@@ -25,17 +21,6 @@ _COMPRESSORS: Mapping[str, Callable[[], Compressor] | None] = {"tar": None, "tar
 _FORMAT_WARNINGS: Mapping[str, str] = {
     "tar.zst": "readers on Python before 3.14 cannot open .tar.zst shards: choose `tar` to be read everywhere",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class TarPayload:
-    """Whole tar members, headers and padding included, sample behind sample."""
-
-    data: bytes
-    keys: Sequence[str]
-    """Key of each sample."""
-    warnings: dict[str, int] = field(default_factory=dict)
-    """What was written differently than it stood in the source, with counts."""
 
 
 class WebDatasetWriter:
@@ -70,11 +55,12 @@ class WebDatasetWriter:
         return f"{prefix}{number:0{digits}d}{f'_{part}' if part else ''}{self.suffix}"
 
     def encode(self, rows: Rows, keys: Sequence[str]) -> Encoded:
-        """Samples as tar blocks. With `key_field` the keys are taken from the rows instead; one that is unfit, or
-        occurs twice in these rows, is a failure (`repeated` finds those that occurred before)."""
+        """Samples as tar blocks, headers and padding included. With `key_field` the keys are taken from the rows
+        instead, and an unfit one is a failure."""
         samples = encode_samples(self._layout, self._key_field, rows, keys)
         data, ends = pack(samples.keys, samples.columns)
-        return Encoded(TarPayload(data, samples.keys, samples.warnings), ends, samples.rows, samples.failures)
+        keys_found = samples.keys if self._key_field is not None else None
+        return Encoded(data, ends, samples.rows, samples.failures, keys_found, samples.warnings)
 
     def begin(self, path: Path) -> None:
         if self._file is not None:
@@ -87,11 +73,10 @@ class WebDatasetWriter:
         """Append samples [lo, hi). Raises DataError for a key the shard holds already: readers would merge the two."""
         if hi <= lo:
             return
-        payload: TarPayload = encoded.payload
-        if self._key_field is not None:
-            self._remember(payload.keys[lo:hi])
+        if encoded.keys is not None:
+            self._remember(encoded.keys[lo:hi])
         start, end = int(encoded.ends[lo - 1]) if lo else 0, int(encoded.ends[hi - 1])
-        self._open_file().write(memoryview(payload.data)[start:end])
+        self._open_file().write(memoryview(encoded.payload)[start:end])
         self._size += end - start
         self._samples += hi - lo
 
@@ -136,29 +121,3 @@ class WebDatasetWriter:
                 hint="readers would merge the two samples: choose a key_field whose values are unique, or none",
             )
         self._keys.update(keys)
-
-
-def repeated(encoded: Encoded, seen: Container[str]) -> list[int]:
-    """Samples of an encoded run whose key is among those seen before, ascending."""
-    payload: TarPayload = encoded.payload
-    return [i for i, key in enumerate(payload.keys) if key in seen]
-
-
-def without(encoded: Encoded, bad: Sequence[int]) -> Encoded:
-    """An encoded run with the samples at `bad` turned into failures of a key that occurs twice."""
-    if not bad:
-        return encoded
-    payload: TarPayload = encoded.payload
-    starts = np.concatenate([[0], encoded.ends[:-1]])
-    keep = np.delete(np.arange(len(encoded)), bad)
-    pieces = [payload.data[a:b] for a, b in zip(starts[keep].tolist(), encoded.ends[keep].tolist(), strict=True)]
-    failed = [
-        RowFailure(int(encoded.rows[i]), f"the key {payload.keys[i]!r} occurs twice in the shard", stage=STAGE)
-        for i in bad
-    ]
-    return Encoded(
-        TarPayload(b"".join(pieces), [payload.keys[i] for i in keep.tolist()], payload.warnings),
-        np.cumsum((encoded.ends - starts)[keep]),
-        encoded.rows[keep],
-        tuple(sorted((*encoded.failures, *failed), key=lambda failure: failure.offset)),
-    )

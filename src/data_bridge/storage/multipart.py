@@ -71,7 +71,7 @@ def part_size(size: int, least: int) -> int:
     return least if needed <= least else -(-needed // MIB) * MIB
 
 
-class _UploadLost(Exception):  # noqa: N818
+class _UploadLost(Exception):
     """The store no longer knows the upload, and the object is not there: only a fresh start helps."""
 
 

@@ -92,6 +92,10 @@ class Heartbeat:
                 continue  # the store is away for the moment; silence for a minute only lets others in, and they fence us
 
 
+def _wait(seconds: float) -> None:
+    threading.Event().wait(seconds)
+
+
 class Watch:
     """Tells whether drivers on other machines still live, by watching their heartbeat objects change."""
 
@@ -101,7 +105,7 @@ class Watch:
         run: str,
         *,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], object] = threading.Event().wait,
+        sleep: Callable[[float], object] = _wait,
     ) -> None:
         self._store = store
         self._run = run

@@ -9,9 +9,10 @@ from typing import Any, cast
 
 from data_bridge.config import SourceOptions
 from data_bridge.errors import ConfigError
-from data_bridge.io.codecs import stem_extension
+from data_bridge.io.codecs import base_name, stem_extension
 from data_bridge.io.locations import shown
 from data_bridge.io.sources.base import Format
+from data_bridge.io.sources.folder import METADATA_NAMES
 from data_bridge.io.transport import Transport
 from data_bridge.model.source import SourceFile
 
@@ -73,20 +74,25 @@ _EXTENSIONS: Mapping[str, str] = MappingProxyType(
 def detect(files: Sequence[SourceFile | str]) -> str:
     """Name of the format all the files have, by their extensions under any compression.
 
-    Anything unknown (images, audio, …) is `files`: each file is a sample. Raises ConfigError for a mixture,
-    naming two of the files.
+    Anything unknown (images, audio, …) is `files`: each file is a sample, and a metadata file among them describes
+    them. Raises ConfigError for a mixture, naming two of the files.
     """
-    first: tuple[str, str] | None = None
-    for file in files:
-        uri = file if isinstance(file, str) else file.uri
-        name = "huggingface" if _is_dataset(uri) else _EXTENSIONS.get(stem_extension(uri), "files")
-        first = first or (name, uri)
-        if name != first[0]:
+    uris = [file if isinstance(file, str) else file.uri for file in files]
+    found = [(_format_of(uri), uri) for uri in uris]
+    if any(name == "files" for name, _ in found):
+        found = [(name, uri) for name, uri in found if base_name(uri) not in METADATA_NAMES]
+    first = found[0] if found else None
+    for name, uri in found:
+        if first is not None and name != first[0]:
             raise ConfigError(
                 f"pipeline.input_uri mixes formats: {shown(first[1])} is {first[0]}, {shown(uri)} is {name}",
                 hint="narrow input_uri to one kind of file (a glob such as `*.jsonl`), or set pipeline.input_format",
             )
     return first[0] if first else "files"
+
+
+def _format_of(uri: str) -> str:
+    return "huggingface" if _is_dataset(uri) else _EXTENSIONS.get(stem_extension(uri), "files")
 
 
 def _is_dataset(uri: str) -> bool:
