@@ -1,0 +1,67 @@
+"""Whether shards hold the source, sample by sample; independent of every writer measured."""
+
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+
+import orjson
+
+from benchmarks.workloads import Workload
+
+BLOCK = 512
+
+
+class Wrong(Exception):
+    """An output is not its source."""
+
+
+def check(work: Workload, out: Path) -> None:
+    """Raise Wrong unless the shards hold every sample once, in order, cut where they should be."""
+    keys: set[str] = set()
+    for number, (row, found) in enumerate(zip_longest(work.rows(), _all_samples(work, out))):
+        if row is None or found is None:
+            raise Wrong(f"{out}: ends at sample {number}")
+        key, members = found
+        image, fields = row
+        if members.pop("jpg", None) != image or orjson.loads(members.pop("json")) != fields or members or key in keys:
+            raise Wrong(f"{out}: sample {number} ({key}) is not the source's")
+        keys.add(key)
+
+
+def _all_samples(work: Workload, out: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    total = 0
+    for shard in sorted(out.glob("*.tar")):
+        found = 0
+        for found, sample in enumerate(_samples(shard), 1):  # noqa: B007 - the last one is their count
+            yield sample
+        if found != min(work.per_shard, work.samples - total):
+            raise Wrong(f"{shard}: {found} samples are not what its place should hold")
+        total += found
+
+
+def _samples(shard: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    key, members = "", dict[str, bytes]()
+    for name, content in _members(shard.read_bytes(), shard):
+        stem, _, extension = name.partition(".")
+        if stem != key and members:
+            yield key, members
+            members = {}
+        key = stem
+        members[extension] = content
+    if members:
+        yield key, members
+
+
+def _members(data: bytes, shard: Path) -> Iterator[tuple[str, bytes]]:
+    at = 0
+    while at < len(data) and data[at]:
+        name = data[at : at + 100].rstrip(b"\0").decode()
+        size, kind = int(data[at + 124 : at + 135], 8), data[at + 156 : at + 157]
+        start = at + BLOCK
+        if kind in (b"0", b"\0"):
+            yield name, data[start : start + size]
+        elif kind not in (b"x", b"g"):
+            raise Wrong(f"{shard}: member {name} is of kind {kind!r}")
+        at = start + size + -size % BLOCK
+    if len(data) - at < 2 * BLOCK or any(data[at:]):
+        raise Wrong(f"{shard}: the archive has no end")
