@@ -1,7 +1,10 @@
 """What the programmatic face promises, on real files."""
 
+import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,12 @@ from support.readers import read_json_samples
 import data_bridge.errors
 from data_bridge import api
 from data_bridge.config import Settings
-from data_bridge.errors import ConfigError, ConflictError, DataError
-from data_bridge.events import Event, RunFinalized, RunPlanned, ShardCommitted
+from data_bridge.errors import BusyError, ConfigError, ConflictError, DataError
+from data_bridge.events import Event, Notice, RunFinalized, RunPlanned, ShardCommitted
+from data_bridge.model.shards import Claim
+from data_bridge.storage.local import LocalStore
+from data_bridge.utils.claims import _started, this_host
+from data_bridge.utils.progress import dump
 
 
 def settings(source: Path | str, out: Path, **more: object) -> Settings:
@@ -333,3 +340,57 @@ def test_a_key_twice_in_one_shard_across_two_batches_is_a_failure(out: Path, tmp
 
     assert [s["n"] for s in read_json_samples(out)] == [n for n in range(2500) if n != 2400]
     assert report.failed == 1
+
+
+def test_status_tells_why_a_partition_was_given_up_and_a_rerun_tries_it_again(out: Path, tmp_path: Path) -> None:
+    source = tmp_path / "bad.jsonl"
+    write_jsonl(source, 60, bad_every=55)
+    with pytest.raises(DataError):
+        api.run_pipeline(settings(source, out))
+
+    report = api.status(str(out))
+
+    assert (report.complete, report.partitions_failed, report.samples) == (False, 1, 50)
+    assert "bad.jsonl line 55" in report.errors[0]
+    with pytest.raises(DataError, match=r"line 55"):
+        api.run_pipeline(settings(source, out))
+
+
+def test_a_store_without_put_if_absent_gets_one_writer_and_says_so(source: Path, out: Path) -> None:
+    heard: list[Event] = []
+
+    report = api.run_pipeline(settings(source, out), observer=heard.append, open_destination=Unconditional(out))
+
+    assert report.samples == 120
+    assert any(isinstance(e, Notice) and "put-if-absent" in e.message for e in heard)
+    assert not (out / "_bridge" / "writer.json").exists()
+
+
+def test_a_second_writer_on_such_a_store_is_refused_while_the_first_lives(source: Path, out: Path) -> None:
+    other = this_host()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        started = _started(process.pid)
+        claim = Claim(token="t", host=other.model_copy(update={"pid": process.pid, "started": started}), driver="t")
+        api.run_pipeline(settings(source, out, limit=10), open_destination=Unconditional(out))
+        (out / "_bridge" / "writer.json").write_bytes(dump(claim))
+        (out / "manifest.json").unlink()
+        for done in (out / "_bridge").rglob("ledger/*/00000*.json"):
+            done.unlink()
+
+        with pytest.raises(BusyError, match=f"process {process.pid}"):
+            api.run_pipeline(settings(source, out, limit=10), open_destination=Unconditional(out))
+        process.communicate(b"\n")
+
+
+class Unconditional:
+    """A folder on a filesystem without hard links."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def __call__(self, settings: Settings) -> LocalStore:
+        return LocalStore(self._root, link=no_links)
+
+
+def no_links(source: Path, target: Path) -> None:
+    raise OSError(errno.EPERM, "no hard links here")

@@ -2,25 +2,15 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from data_bridge.config import Settings, load_settings
-from data_bridge.engine.base import Engine, EngineReport
-from data_bridge.engine.cores import usable_cores
-from data_bridge.engine.inline import InlineEngine
-from data_bridge.engine.partitions import PartitionWork
-from data_bridge.engine.processes import ProcessEngine
-from data_bridge.errors import BusyError, DataError, RetryableError
+from data_bridge.engine.base import EngineReport
+from data_bridge.engine.drive import drive
 from data_bridge.events import (
-    Event,
-    ItemFailed,
-    Notice,
     Observer,
-    PartitionDone,
     RunFinalized,
     RunPlanned,
-    ShardCommitted,
     ignore,
 )
 from data_bridge.model.plan import Plan
@@ -32,13 +22,9 @@ from data_bridge.pipelines.fresh import made_here, start_over
 from data_bridge.pipelines.looking import plan_report, status_report
 from data_bridge.pipelines.verify import verify_dataset
 from data_bridge.storage import open_store
-from data_bridge.utils import claims
 from data_bridge.utils.progress import PartitionLog
 
 __all__ = ["load_settings", "plan", "run_from_file", "run_pipeline", "status", "verify"]
-
-INLINE_BYTES = 64_000_000
-"""A source smaller than this costs less in this process than starting others."""
 
 
 def run_from_file(path: str | Path, *, observer: Observer = ignore, workers: int | None = None) -> RunReport:
@@ -60,30 +46,25 @@ def run_pipeline(
 
     `workers` overrides the settings (0 = in this process); `prefix` names the dataset at the destination; `fresh`
     deletes what an earlier run made there; `steal` takes partitions over from a run on another machine that only seems
-    alive. `open_destination` opens the store in every process instead of the settings' own destination (picklable).
+    alive. `open_destination` opens another store than the settings' own destination; slots get a pickled copy of it.
 
     Returns when the manifest is published, or when a signal stopped the run (status `interrupted`). Raises ConfigError
     before any work, DataError for a bad sample under `on_error: fail`, and other `BridgeError`s with progress kept.
     """
     started = time.monotonic()
-    opener = open_destination or _Destination(output_uri(settings, prefix))
-    store = opener(settings)
+    store = _open(settings, prefix, open_destination)
     if fresh:
         start_over(store)
-    store.probe("_bridge/probe")
     pipeline = Pipeline(settings, store)
     run_plan = pipeline.prepare()
     logs = pipeline.logs()
-    engine, slots = _engine(settings, run_plan, workers)
-    todo = [p.index for p in run_plan.partitions if logs[p.index].done is None]
     observer(_planned(run_plan, store, logs))
     report = EngineReport({})
-    if todo:
-        report = _work(
-            pipeline, engine, slots, opener, todo, logs, _Counting(observer, settings, logs), Takeover(steal=steal)
-        )
-    if report.interrupted and not _finished(pipeline):
-        return _report(pipeline, "interrupted", started, resumed=len(todo) < len(logs))
+    if not _finished(logs):
+        report = drive(pipeline, logs, observer, workers=workers, takeover=Takeover(steal=steal))
+    resumed = any(log.shards or log.done for log in logs.values())
+    if report.interrupted and not _finished(pipeline.logs()):
+        return _interrupted(pipeline, started, resumed=resumed)
     if report.error is not None:
         raise report.error
     manifest = pipeline.finalize()
@@ -100,20 +81,19 @@ def run_pipeline(
         shards=totals.shards,
         bytes=totals.bytes,
         seconds=time.monotonic() - started,
-        resumed=any(log.shards or log.done for log in logs.values()),
+        resumed=resumed,
         peak_bytes=report.peak_bytes,
     )
 
 
 def plan(settings: Settings, *, prefix: str | None = None, open_destination: OpenStore | None = None) -> PlanReport:
     """What a run would do and what is already done; writes nothing. Raises ConfigError as `run_pipeline` would."""
-    opener = open_destination or _Destination(output_uri(settings, prefix))
-    return plan_report(settings, Pipeline(settings, opener(settings)))
+    return plan_report(settings, Pipeline(settings, _open(settings, prefix, open_destination)))
 
 
 def made_there(settings: Settings, *, prefix: str | None = None) -> int:
     """How many objects `fresh` would delete. Raises what `run_pipeline(fresh=True)` would, before anything is deleted."""
-    return len(made_here(open_store(output_uri(settings, prefix), settings)))
+    return len(made_here(_open(settings, prefix)))
 
 
 def status(destination: str, settings: Settings | None = None) -> StatusReport:
@@ -132,28 +112,8 @@ def _no_settings(destination: str) -> Settings:
     return Settings.model_validate({"pipeline": {"input_uri": destination}})
 
 
-class _Destination:
-    """Opens the settings' destination in any process."""
-
-    def __init__(self, uri: str) -> None:
-        # relative folders must mean the same in every process
-        self._uri = uri if "://" in uri else str(Path(uri).expanduser().absolute())
-
-    def __call__(self, settings: Settings) -> ObjectStore:
-        return open_store(self._uri, settings)
-
-
-def _engine(settings: Settings, run_plan: Plan, workers: int | None) -> tuple[Engine, int]:
-    """The engine that fits: in this process when asked or when the source is small, else one slot per usable core."""
-    chosen = workers if workers is not None else settings.pipeline.workers
-    if chosen is None:
-        small = (
-            len(run_plan.partitions) == 1 or sum(p.bytes or INLINE_BYTES for p in run_plan.partitions) <= INLINE_BYTES
-        )
-        chosen = 0 if small else usable_cores()
-    if chosen == 0:
-        return InlineEngine(), 1
-    return ProcessEngine(chosen, settings.pipeline.hang_timeout_s), chosen
+def _open(settings: Settings, prefix: str | None, opener: OpenStore | None = None) -> ObjectStore:
+    return opener(settings) if opener else open_store(output_uri(settings, prefix), settings)
 
 
 def _planned(run_plan: Plan, store: ObjectStore, logs: Mapping[int, PartitionLog]) -> RunPlanned:
@@ -172,111 +132,12 @@ def _planned(run_plan: Plan, store: ObjectStore, logs: Mapping[int, PartitionLog
     )
 
 
-def _work(
-    pipeline: Pipeline,
-    engine: Engine,
-    slots: int,
-    opener: OpenStore,
-    todo: list[int],
-    logs: Mapping[int, PartitionLog],
-    observer: Observer,
-    takeover: Takeover,
-) -> EngineReport:
-    """Hand the unfinished partitions to the engine; those held elsewhere last, once their holder is known to be dead."""
-    driver = claims.new_token()
-    watch = claims.Watch(pipeline.store, pipeline.plan.run)
-    held = set() if takeover.steal else {i for i in todo if (c := logs[i].claim) and claims.liveness(c) == "elsewhere"}
-    here = {i: log for i, log in logs.items() if i in todo and i not in held}
-    pipeline.refuse_live_claims({**logs, **{i: PartitionLog() for i in logs if i not in here}}, takeover)
-    holders = {c.driver: c for i in held if (c := logs[i].claim)}
-    for name in holders:
-        watch.look(name)
-
-    def factory(dead: frozenset[str]) -> PartitionWork:
-        return PartitionWork(
-            pipeline.settings, pipeline.plan, opener, driver, slots, replace(takeover, dead_drivers=dead)
-        )
-
-    with claims.Heartbeat(pipeline.store, pipeline.plan.run, driver):
-        report = engine.run(factory(frozenset()), sorted(set(todo) - held), observer, poison=_Poison(pipeline))
-        if held and not report.interrupted and report.error is None:
-            observer(
-                Notice(f"{len(held)} partitions are held by runs on other machines; waiting to see whether they live")
-            )
-            dead = _dead(watch, holders)
-            report = engine.run(factory(dead), sorted(held), observer, poison=_Poison(pipeline))
-    return _with_unfinished(report)
+def _finished(logs: Mapping[int, PartitionLog]) -> bool:
+    return all(log.done is not None for log in logs.values())
 
 
-def _dead(watch: claims.Watch, holders: Mapping[str, object]) -> frozenset[str]:
-    """Wait until it is known of every holder elsewhere whether it lives. Raises BusyError when one does."""
-    dead: set[str] = set()
-    while True:
-        looks = {name: watch.look(name) for name in set(holders) - dead}
-        if "alive" in looks.values():
-            raise BusyError(
-                "another machine is working on this dataset", hint="run again later, or take over with --steal"
-            )
-        dead |= {name for name, look in looks.items() if look == "gone"}
-        if len(dead) == len(holders):
-            return frozenset(dead)
-        watch.pause()
-
-
-def _with_unfinished(report: EngineReport) -> EngineReport:
-    """A partition that another run took over or holds is not done: say so instead of finishing."""
-    if report.error is not None or report.interrupted:
-        return report
-    for outcome in report.outcomes.values():
-        if outcome.kind in ("fenced", "busy"):
-            error = (
-                outcome.error
-                if isinstance(outcome.error, RetryableError)
-                else BusyError(
-                    f"partition {outcome.partition} was taken over by another run",
-                    hint="let that run finish, then run again: it verifies and completes what is left",
-                )
-            )
-            return EngineReport(report.outcomes, report.interrupted, error, report.trace, report.peak_bytes)
-    return report
-
-
-class _Poison:
-    """Where a partition stands, in words, when it keeps killing its slots."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
-
-    def __call__(self, partition: int, /) -> str:
-        return self._pipeline.position(partition)
-
-
-class _Counting:
-    """Passes events on, and stops the run when more samples failed than `max_failures`."""
-
-    def __init__(self, observer: Observer, settings: Settings, logs: Mapping[int, PartitionLog]) -> None:
-        self._observer = observer
-        self._most = settings.pipeline.max_failures
-        self._failed = sum(log.failed_samples for log in logs.values())
-
-    def __call__(self, event: Event, /) -> None:
-        self._observer(event)
-        if isinstance(event, (ShardCommitted, PartitionDone)):
-            self._failed += event.failed
-        if self._most is not None and self._failed > self._most and not isinstance(event, ItemFailed):
-            raise DataError(
-                f"{self._failed} samples failed, more than pipeline.max_failures = {self._most}",
-                hint="look at the failures under _bridge/ at the destination; mend the source or raise the limit",
-            )
-
-
-def _finished(pipeline: Pipeline) -> bool:
-    return all(log.done is not None for log in pipeline.logs().values())
-
-
-def _report(pipeline: Pipeline, state: str, started: float, *, resumed: bool) -> RunReport:
+def _interrupted(pipeline: Pipeline, started: float, *, resumed: bool) -> RunReport:
     logs = pipeline.logs().values()
-    assert state == "interrupted"
     return RunReport(
         run=pipeline.plan.run,
         status="interrupted",
@@ -285,7 +146,7 @@ def _report(pipeline: Pipeline, state: str, started: float, *, resumed: bool) ->
         format=pipeline.settings.pipeline.name,
         samples=sum(log.samples for log in logs),
         failed=sum(log.failed_samples for log in logs),
-        shards=sum(len([s for s in log.shards if s.key]) for log in logs),
+        shards=sum(1 for log in logs for s in log.shards if s.key),
         bytes=sum(log.bytes for log in logs),
         seconds=time.monotonic() - started,
         resumed=resumed,

@@ -62,7 +62,7 @@ many = settings(
 
 def assert_same(fast: Encoded, general: Encoded) -> None:
     assert fast.payload == general.payload
-    assert list(fast.keys) == list(general.keys)
+    assert fast.keys == general.keys
     assert fast.warnings == general.warnings
     assert fast.ends.tolist() == general.ends.tolist()
     assert fast.rows.tolist() == general.rows.tolist()

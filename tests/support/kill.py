@@ -94,6 +94,10 @@ class ShootingStore:
     def presign(self, key: str, expires_s: int) -> str:
         return self._inner.presign(key, expires_s)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # every process counts for itself
+        return {**self.__dict__, "count": 0}
+
     def _mutate(self, name: str, *args: Any, **more: Any) -> Any:
         number, self.count = self.count, self.count + 1
         self._aim(number, "before")

@@ -1,12 +1,12 @@
 """A run's steps: prepare (plan), process (one partition), finalize (manifest)."""
 
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_bridge.config import Settings, redacted
-from data_bridge.errors import ConflictError, IntegrityError
+from data_bridge.errors import BridgeError, ConfigError, ConflictError, Fenced, IntegrityError, StoreError
 from data_bridge.events import PartitionClaimed, PartitionDone
 from data_bridge.io.sources.stream import SampleStream
 from data_bridge.model.manifest import MANIFEST_KEY, Manifest
@@ -21,7 +21,7 @@ from data_bridge.pipelines.process import PartitionRun
 from data_bridge.pipelines.staging import Staging
 from data_bridge.utils import claims
 from data_bridge.utils.files import sha256_of
-from data_bridge.utils.progress import Ledger, PartitionLog, ProgressTracker, dump, refuse_if_held
+from data_bridge.utils.progress import Ledger, PartitionLog, ProgressTracker, dump
 
 OpenStore = Callable[[Settings], ObjectStore]
 """How a slot gets at the destination; picklable."""
@@ -59,7 +59,7 @@ class Pipeline:
 
     def preview(self) -> tuple[Plan, bool]:
         """The plan as it would be, and whether it already stands at the destination; writes nothing."""
-        identity = planning.read_identity(self.store)
+        identity = self._identity()
         recorded = planning.read_plan(self.store, identity.run) if identity else None
         if identity is None or recorded is None:
             self._refuse_foreign(identity)
@@ -69,12 +69,21 @@ class Pipeline:
         grown = planning.grown_generation(self.settings, self.stream, recorded)
         return (_with(recorded, grown), False) if grown else (recorded, True)
 
+    def _identity(self) -> planning.Identity | None:
+        try:
+            return planning.read_identity(self.store)
+        except StoreError as error:
+            raise ConfigError(f"cannot use {self.store.uri}: {error.message}", hint=error.hint) from error
+
     def prepare(self) -> Plan:
         """Fix the plan at the destination, or continue the one that stands there.
 
         Raises ConfigError or ConflictError before anything is written when config, source or destination do not fit.
         """
         plan, recorded = self.preview()
+        if not recorded or self.store.head(MANIFEST_KEY) is None:
+            # a finished dataset is only looked at; everything else needs a store that keeps what it is given
+            self.store.probe("_bridge/probe")
         if not recorded:
             plan = self._record(plan)
         self._plan = plan
@@ -104,13 +113,6 @@ class Pipeline:
     def logs(self) -> dict[int, PartitionLog]:
         """What the ledger says of every partition."""
         return self.ledger.load_all(self.plan.partitions)
-
-    def refuse_live_claims(self, logs: Mapping[int, PartitionLog], takeover: Takeover) -> None:
-        """Raise BusyError before any work when a run that lives holds a partition."""
-        for partition in self.plan.partitions:
-            holder = logs[partition.index].claim
-            if holder is not None and not takeover.steal:
-                refuse_if_held(self.ledger, partition, holder, takeover.dead_drivers)
 
     def process(self, index: int, control: Control, *, driver: str = "", takeover: Takeover | None = None) -> bool:
         """Bring one partition to its end; False when told to stop on the way.
@@ -190,13 +192,14 @@ class Pipeline:
         tracker.append(done)
         control.emit(PartitionDone(tracker.partition.index, done.samples, done.trailing_failed))
 
-    def record_failure(self, index: int, error: Exception, hint: str) -> None:
-        """Note in the ledger that this run gave a partition up; the next run claims it again."""
+    def give_up(self, index: int, error: BridgeError) -> None:
+        """Note in the ledger why this run left a partition unfinished; the next run claims it again."""
         tracker = ProgressTracker(self.ledger, self.plan.partitions[index])
-        if tracker.log.done is None and (
-            tracker.log.claim is None or claims.liveness(tracker.log.claim) != "alive here"
-        ):
-            tracker.append(Failed(token=tracker.token, error=str(error), hint=hint, cursor=tracker.log.cursor))
+        if tracker.log.done is None:
+            with suppress(Fenced):  # somebody else is at it already: it is not given up
+                tracker.append(
+                    Failed(token=tracker.token, error=error.message, hint=error.hint, cursor=tracker.log.cursor)
+                )
 
     def staging_root(self) -> Path:
         """Where shards wait: inside a folder destination, else under the staging folder of the settings."""

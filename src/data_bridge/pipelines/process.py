@@ -21,6 +21,7 @@ from data_bridge.pipelines.writer import ShardWriter
 from data_bridge.utils.files import sha256_of
 from data_bridge.utils.progress import ProgressTracker
 
+_ON_FAILURE = "mend the source, or set pipeline.on_error to `skip` or `quarantine` to go on without such samples"
 LAG_SHARDS = 64
 """Default of `max_lag_samples`, in shards."""
 SHOWN_FAILURES = 20
@@ -120,8 +121,6 @@ class PartitionRun:
         rows = batch.rows.slice(lo, hi)
         encoded = self._writer.encode(rows, self._index_keys(index, offsets))
         failures = _merged(batch.failures, encoded.failures, offsets, skip, end)
-        if failures and self._settings.on_error == "fail":
-            self._refuse(failures[0], index)
         self._cut(_Run(encoded, offsets[encoded.rows], rows, batch.start, index, end), failures, skip)
         self._control.emit(
             SamplesPacked(self._partition.index, end - skip, int(encoded.ends[-1]) if len(encoded) else 0)
@@ -177,8 +176,6 @@ class PartitionRun:
         assert run.encoded.keys is not None
         reason = f"the key {run.encoded.keys[position]!r} occurs twice in the shard"
         failure = RowFailure(int(run.offsets[position]), reason, stage="write")
-        if self._settings.on_error == "fail":
-            self._refuse(failure, run.first)
         self._fail([failure], 0, failure.offset + 1, run)
 
     def _write(self, run: "_Run", lo: int, hi: int) -> None:
@@ -213,19 +210,14 @@ class PartitionRun:
             at = run.first + failure.offset
             if not failure.where:
                 failure = replace(failure, where=self._where(at))
+            if self._settings.on_error == "fail":
+                raise DataError(f"bad sample at {failure.where}: {failure.reason}", hint=_ON_FAILURE)
             self._failures.add(self._partition.first_index + at, self._key(at), failure)
             if self._told < SHOWN_FAILURES:
                 self._control.emit(ItemFailed(self._partition.index, at, failure.stage, failure.where, failure.reason))
             self._told += 1
             told += 1
         return told
-
-    def _refuse(self, failure: RowFailure, index: int) -> None:
-        where = failure.where or self._where(index + failure.offset)
-        raise DataError(
-            f"bad sample at {where}: {failure.reason}",
-            hint="mend the source, or set pipeline.on_error to `skip` or `quarantine` to go on without such samples",
-        )
 
     def _close(self, *, whole_range: bool) -> None:
         """Close the open shard, or record a range whose samples all failed; start the next range."""

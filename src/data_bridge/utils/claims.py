@@ -113,9 +113,11 @@ class Watch:
         self._sleep = sleep
         self._seen: dict[str, tuple[bytes, float]] = {}
 
-    def pause(self) -> None:
-        """Wait until another look may tell something new."""
-        self._sleep(HEARTBEAT_S / 3)
+    def is_dead(self, driver: str) -> bool:
+        """Look until it is certain whether the driver lives; takes a minute where it does not, and left its heartbeat."""
+        while (look := self.look(driver)) == "unsure":
+            self._sleep(HEARTBEAT_S / 3)
+        return look == "gone"
 
     def look(self, driver: str) -> Literal["alive", "gone", "unsure"]:
         """One look; `unsure` until the heartbeat has changed (alive) or was silent for a minute (gone)."""

@@ -1,0 +1,122 @@
+"""Driving a run: who may work on what, which engine does it, and when it has to stop."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from data_bridge.config import Settings
+from data_bridge.engine.base import Engine, EngineReport
+from data_bridge.engine.cores import usable_cores
+from data_bridge.engine.inline import InlineEngine
+from data_bridge.engine.partitions import PartitionWork
+from data_bridge.engine.processes import ProcessEngine
+from data_bridge.errors import BusyError, DataError, RetryableError
+from data_bridge.events import Event, ItemFailed, Notice, Observer, PartitionDone, ShardCommitted
+from data_bridge.model.plan import Plan
+from data_bridge.model.shards import Claim
+from data_bridge.pipelines.base import Pipeline, Takeover
+from data_bridge.pipelines.single_writer import single_writer
+from data_bridge.utils import claims
+from data_bridge.utils.progress import PartitionLog, refuse_if_held
+
+INLINE_BYTES = 64_000_000
+"""A source smaller than this costs less in this process than starting others."""
+
+
+def drive(
+    pipeline: Pipeline, logs: Mapping[int, PartitionLog], observer: Observer, *, workers: int | None, takeover: Takeover
+) -> EngineReport:
+    """Bring every unfinished partition to its end, as far as that is possible now.
+
+    Partitions that a run on another machine holds come last, once it is known to be dead. Raises BusyError before any
+    work when a living process of this machine holds one, DataError when more samples failed than `max_failures`.
+    """
+    unfinished = {i: log for i, log in logs.items() if log.done is None}
+    elsewhere = (
+        {} if takeover.steal else {i: log.claim for i, log in unfinished.items() if log.claim and _far(log.claim)}
+    )
+    if not takeover.steal:
+        for index, log in unfinished.items():
+            if log.claim is not None and index not in elsewhere:
+                refuse_if_held(pipeline.ledger, pipeline.plan.partitions[index], log.claim, frozenset())
+    watch = claims.Watch(pipeline.store, pipeline.plan.run)
+    holders = {claim.driver for claim in elsewhere.values()}
+    for holder in holders:
+        watch.look(holder)
+    engine, slots = _engine(pipeline.settings, pipeline.plan, workers)
+    driver = claims.new_token()
+    work = PartitionWork(pipeline.settings, pipeline.plan, pipeline.store, driver, slots, takeover)
+    counting = _Counting(observer, pipeline.settings, logs)
+    with (
+        claims.Heartbeat(pipeline.store, pipeline.plan.run, driver),
+        single_writer(pipeline.store, watch, driver, counting, steal=takeover.steal),
+    ):
+        report = engine.run(work, sorted(set(unfinished) - set(elsewhere)), counting, poison=pipeline.position)
+        if elsewhere and not report.interrupted and report.error is None:
+            counting(
+                Notice(f"{len(elsewhere)} partitions are held by runs elsewhere; waiting to see whether they live")
+            )
+            dead = _wait_until_dead(watch, holders)
+            again = replace(work, takeover=Takeover(dead_drivers=dead))
+            report = engine.run(again, sorted(elsewhere), counting, poison=pipeline.position)
+        for outcome in report.outcomes.values():
+            if outcome.kind == "failed" and outcome.error is not None:
+                pipeline.give_up(outcome.partition, outcome.error)
+    return _unfinished_as_error(report)
+
+
+def _far(claim: Claim) -> bool:
+    return claims.liveness(claim) == "elsewhere"
+
+
+def _engine(settings: Settings, plan: Plan, workers: int | None) -> tuple[Engine, int]:
+    """The engine that fits: in this process when asked or when the source is small, else one slot per usable core."""
+    chosen = workers if workers is not None else settings.pipeline.workers
+    if chosen is None:
+        small = len(plan.partitions) == 1 or sum(p.bytes or INLINE_BYTES for p in plan.partitions) <= INLINE_BYTES
+        chosen = 0 if small else usable_cores()
+    if chosen == 0:
+        return InlineEngine(), 1
+    return ProcessEngine(chosen, settings.pipeline.hang_timeout_s), chosen
+
+
+def _wait_until_dead(watch: claims.Watch, holders: set[str]) -> frozenset[str]:
+    """All holders, once each is known to be dead. Raises BusyError when one lives."""
+    for holder in holders:
+        if not watch.is_dead(holder):
+            raise BusyError(
+                "another machine is working on this dataset", hint="run again later, or take over with --steal"
+            )
+    return frozenset(holders)
+
+
+def _unfinished_as_error(report: EngineReport) -> EngineReport:
+    """A partition that another run took over or holds is not done: say so instead of finishing."""
+    if report.error is not None or report.interrupted:
+        return report
+    for outcome in report.outcomes.values():
+        if outcome.kind in ("fenced", "busy"):
+            taken = BusyError(
+                f"partition {outcome.partition} was taken over by another run",
+                hint="let that run finish, then run again: it verifies and completes what is left",
+            )
+            return replace(report, error=outcome.error if isinstance(outcome.error, RetryableError) else taken)
+    return report
+
+
+class _Counting:
+    """Passes events on, and stops the run when more samples failed than `max_failures`."""
+
+    def __init__(self, observer: Observer, settings: Settings, logs: Mapping[int, PartitionLog]) -> None:
+        self._observer = observer
+        self._most = settings.pipeline.max_failures
+        self._failed = sum(log.failed_samples for log in logs.values())
+
+    def __call__(self, event: Event, /) -> None:
+        self._observer(event)
+        if isinstance(event, (ShardCommitted, PartitionDone)):
+            self._failed += event.failed
+        if self._most is not None and self._failed > self._most and not isinstance(event, ItemFailed):
+            raise DataError(
+                f"{self._failed} samples failed, more than pipeline.max_failures = {self._most}",
+                hint="look at the failures under _bridge/ at the destination; mend the source or raise the limit",
+            )
