@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from support.corpus import write_jsonl
 from support.kill import tree
@@ -380,6 +382,20 @@ def test_a_second_writer_on_such_a_store_is_refused_while_the_first_lives(source
         with pytest.raises(BusyError, match=f"process {process.pid}"):
             api.run_pipeline(settings(source, out, limit=10), open_destination=Unconditional(out))
         process.communicate(b"\n")
+
+
+def test_quarantine_keeps_the_row_of_a_sample_that_cannot_be_written(out: Path, tmp_path: Path) -> None:
+    source = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(
+        pyarrow.table({"image": [b"\xff\xd8\xffa", None, b"\xff\xd8\xffb"], "n": [1, 2, 3]}), source
+    )
+
+    api.run_pipeline(settings(source, out, on_error="quarantine"))
+
+    (key,) = json.loads((out / "manifest.json").read_text())["failures"]
+    failure = json.loads((out / key).read_text())
+    assert (failure["index"], failure["where"]) == (1, f"{source} row 1")
+    assert json.loads(failure["raw"]) == {"image": None, "n": 2}
 
 
 class Unconditional:

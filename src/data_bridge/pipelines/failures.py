@@ -7,7 +7,9 @@ from typing import IO
 
 import orjson
 
-from data_bridge.model.batch import RowFailure
+from data_bridge.model.batch import RowFailure, Rows
+from data_bridge.pipelines.rows import BadRow, decode
+from data_bridge.pipelines.values import dump
 
 
 class FailureLog:
@@ -76,3 +78,14 @@ def _raw(raw: bytes) -> dict[str, str]:
         return {"raw": raw.decode("utf-8")}
     except UnicodeDecodeError:
         return {"raw_base64": base64.b64encode(raw).decode("ascii")}
+
+
+def raw_of(rows: Rows, position: int) -> bytes | None:
+    """One row as JSON bytes, as near to the source as its form allows; None when it cannot be read at all."""
+    found, _, _ = decode(rows.slice(position, position + 1))
+    if not found:
+        return None
+    try:
+        return dump(found[0])
+    except BadRow:
+        return None

@@ -15,7 +15,7 @@ from data_bridge.model.plan import Partition
 from data_bridge.model.shards import Cursor, Done, Encoded, ShardRecord
 from data_bridge.pipelines.commit import Committer, Control
 from data_bridge.pipelines.cut import Progress, ShardRules, next_cut
-from data_bridge.pipelines.failures import FailureLog
+from data_bridge.pipelines.failures import FailureLog, raw_of
 from data_bridge.pipelines.staging import Closed, Staging
 from data_bridge.pipelines.writer import ShardWriter
 from data_bridge.utils.files import sha256_of
@@ -120,7 +120,10 @@ class PartitionRun:
         offsets = every[lo:hi]
         rows = batch.rows.slice(lo, hi)
         encoded = self._writer.encode(rows, self._index_keys(index, offsets))
-        failures = _merged(batch.failures, encoded.failures, offsets, skip, end)
+        unfit = encoded.failures
+        if unfit and self._settings.on_error == "quarantine":
+            unfit = tuple(f if f.raw is not None else replace(f, raw=raw_of(rows, f.offset)) for f in unfit)
+        failures = _merged(batch.failures, unfit, offsets, skip, end)
         self._cut(_Run(encoded, offsets[encoded.rows], rows, batch.start, index, end), failures, skip)
         self._control.emit(
             SamplesPacked(self._partition.index, end - skip, int(encoded.ends[-1]) if len(encoded) else 0)

@@ -1,9 +1,9 @@
 """Stores without put-if-absent: one run at a time, held by a lock object instead of by the ledger."""
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from data_bridge.errors import BusyError
+from data_bridge.errors import BridgeError, BusyError
 from data_bridge.events import Notice, Observer
 from data_bridge.model.shards import Claim
 from data_bridge.model.store import ObjectStore
@@ -42,7 +42,8 @@ def single_writer(
         yield
     finally:
         claims.closed(driver)
-        store.delete(WRITER_KEY)
+        with suppress(BridgeError):  # what ended the run matters more, and a dead holder is seen as dead
+            store.delete(WRITER_KEY)
 
 
 def _refuse_if_alive(store: ObjectStore, watch: claims.Watch, holder: Claim) -> None:

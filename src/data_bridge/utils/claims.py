@@ -6,10 +6,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from data_bridge.errors import RetryableError
+from data_bridge.errors import BridgeError
 from data_bridge.model.shards import Claim, Host
 from data_bridge.model.store import ObjectStore
 
@@ -78,7 +79,8 @@ class Heartbeat:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self._store.delete(self._key)
+        with suppress(BridgeError):  # what ended the run matters more; silence says the same a minute later
+            self._store.delete(self._key)
 
     def _beat(self) -> None:
         self._count += 1
@@ -86,10 +88,8 @@ class Heartbeat:
 
     def _loop(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
-            try:
+            with suppress(BridgeError):  # silence for a minute only lets others in, and they fence us
                 self._beat()
-            except RetryableError:
-                continue  # the store is away for the moment; silence for a minute only lets others in, and they fence us
 
 
 def _wait(seconds: float) -> None:
