@@ -138,3 +138,18 @@ class TestWhichLayout:
         twice = Probe((Field(name="a", type="int64"), Field(name="a", type="string")), declared=True)
         with pytest.raises(ConfigError, match="'a'"):
             frozen(twice)
+
+
+class TestWhatALayoutCannotHold:
+    def test_uint64_goes_to_the_arrow_layout_unless_the_config_says_otherwise(self) -> None:
+        probe = declared({"n": "uint64"}, [{"n": 1}])
+
+        assert (frozen(probe)["layout"], kinds(frozen(probe))) == ("arrow", {"n": ("int", "uint64")})
+        assert kinds(frozen(probe, litdata_layout="classic")) == {"n": ("int", "int64")}
+
+    def test_a_type_deeper_than_arrow_files_allow_is_stored_as_json(self) -> None:
+        value: object = 1
+        for _ in range(60):
+            value = {"a": value}
+
+        assert kinds(frozen(observed([{"deep": value}]))) == {"deep": ("json", "string")}

@@ -25,6 +25,8 @@ NUMPY_CODES: Final = {"int8": 0, "int16": 1, "int32": 2, "int64": 3, "uint8": 4,
                       "float16": 8, "float32": 9, "float64": 10, "bool": 13}  # fmt: skip
 """Element type -> LitData's number for it."""
 _OURS: Final = {"float": "float32", "double": "float64", "halffloat": "float16"}
+_DEEPEST: Final = 48
+"""Lists and structs in a column's type; Arrow files end at 64 levels."""
 MOMENTS: Final = (dt.date, dt.time, dt.timedelta, decimal.Decimal)
 _INT64: Final = (-(2**63), 2**63 - 1)
 _EXACT_FLOAT: Final = 2**53
@@ -154,7 +156,10 @@ def stored_type(kind: ArrowType) -> ArrowType:
 
 
 def classic_leaf(field: Field, values: Sequence[Any], *, binary: bool) -> Leaf | str:
-    """The leaf in the classic layout, or in words why there is none. `values` are the probe's, None where missing."""
+    """The leaf in the classic layout, or in words why there is none. `values` are the probe's, None where missing.
+
+    `binary` (the config asks for this layout) lets pass what it holds only in part: bytes, and uint64 up to 2**63 - 1.
+    """
     if any(value is None for value in values):
         return "holds nulls"
     if field.type == "media":
@@ -171,6 +176,8 @@ def classic_leaf(field: Field, values: Sequence[Any], *, binary: bool) -> Leaf |
         return f"is {field.type}"
     if scalar == "bytes" and not binary:
         return "holds bytes"
+    if pt.is_uint64(kind) and not binary:
+        return "is uint64, of which half does not fit the classic layout's int64"
     return Leaf(
         field.name,
         scalar,
@@ -187,7 +194,7 @@ def arrow_leaf(field: Field) -> Leaf:
         stored = None if kind is None else stored_type(kind)
     except ValueError:
         stored = None
-    if kind is None or stored is None:
+    if kind is None or stored is None or type_text(stored).count("<") > _DEEPEST:
         return Leaf(field.name, "json", "string")
     return Leaf(field.name, _scalar(kind) or "tree", type_text(stored))
 
@@ -232,7 +239,7 @@ def observed_type(values: Iterable[Any]) -> str:
     """The type all values have in common, as text: `json` when there is none or nothing to tell it by."""
     try:
         kind = _common(values)
-    except _MixedError:
+    except (_MixedError, RecursionError):
         return "json"
     return "json" if kind is None else kind if isinstance(kind, str) else type_text(kind)
 

@@ -113,6 +113,8 @@ def _parse_exactly(line: bytes) -> Row:
         raise BadRow("the line is not a JSON object")
     try:
         json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise BadRow("the line is nested too deeply") from None
     except UnicodeEncodeError:
         raise BadRow("a string holds half of a surrogate pair, which is not valid Unicode") from None
     return value

@@ -95,7 +95,11 @@ def cut(batch: pa.RecordBatch, first_row: int, where: str) -> Iterator[Batch]:
 def to_rows(batch: pa.RecordBatch, fields: Sequence[Field]) -> list[Row]:
     """Rows as dictionaries, media columns as Media. Slow: for probes."""
     media = [f.name for f in fields if f.type == MEDIA]
-    rows: list[Row] = batch.to_pylist()
+    try:
+        rows: list[Row] = batch.to_pylist()
+    except (ValueError, OverflowError):  # a time that Python has no form for
+        columns = [[_readable(value) for value in column] for column in batch.columns]
+        rows = [dict(zip(batch.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
     for row in rows:
         for name in media:
             value = row[name]
@@ -104,6 +108,14 @@ def to_rows(batch: pa.RecordBatch, fields: Sequence[Field]) -> list[Row]:
             elif value is not None:
                 row[name] = None if value["bytes"] is None else Media(value["bytes"], value["path"] or "")
     return rows
+
+
+def _readable(value: "pa.Scalar[Any]") -> Any:
+    """The value in Python, or as Arrow writes it."""
+    try:
+        return value.as_py()
+    except (ValueError, OverflowError):
+        return str(pa.array([value], value.type))
 
 
 def probe_rows(batches: Iterable[Batch], fields: Sequence[Field]) -> list[Row]:

@@ -91,7 +91,7 @@ def _type(value: Any) -> str | None:
 def _list_type(items: Iterable[Any]) -> str:
     kind: str | None = None
     for item in items:
-        one = _type(item)
+        one = JSON if isinstance(item, list) else _type(item)  # how deep a list goes is the line's business
         if one not in ("int64", "double", "string", "bool"):
             return JSON
         kind = _common(kind, one)
