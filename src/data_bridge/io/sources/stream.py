@@ -1,11 +1,12 @@
 """One source, whatever its scheme and format: list it, cut it into partitions, read them."""
 
 from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from data_bridge.config import Settings
-from data_bridge.errors import ConfigError
-from data_bridge.io.locations import braces
+from data_bridge.errors import ConfigError, SourceError
+from data_bridge.io.locations import braces, shown
 from data_bridge.io.sources import registry
 from data_bridge.io.sources.base import Format
 from data_bridge.io.sources.partitioning import cut_partitions
@@ -27,8 +28,21 @@ class Listing:
     """The files are a commit of a Hub repository: they cannot change."""
 
 
+@contextmanager
+def _nothing_started() -> Generator[None]:
+    """What planning finds wrong with a source is found before any work: mend the source or the config, then run."""
+    try:
+        yield
+    except SourceError as error:
+        raise ConfigError(error.message, hint=error.hint) from error
+
+
 class SampleStream:
-    """Lazily reads the samples of `pipeline.input_uri`; keeps no data and no open file."""
+    """Lazily reads the samples of `pipeline.input_uri`; keeps no data and no open file.
+
+    `listing`, `probe` and `partitions` are for planning: a source that is not what it claims to be is a ConfigError
+    there, and a SourceError in `read`.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -42,13 +56,14 @@ class SampleStream:
         """
         pipeline = self._pipeline
         uris = self._uris
-        if pipeline.input_format == HUB or (pipeline.input_format == "auto" and _names_hub_dataset(uris)):
-            return self._hub_listing(uris)
-        files = self.transport.expand(uris)
-        name = pipeline.input_format if pipeline.input_format != "auto" else registry.detect(files)
-        reader = self.format(name)
-        prepare = getattr(reader, "prepare", None)
-        return Listing(name, tuple(prepare(files) if prepare else files))
+        with _nothing_started():
+            if pipeline.input_format == HUB or (pipeline.input_format == "auto" and _names_hub_dataset(uris)):
+                return self._hub_listing(uris)
+            files = self.transport.expand(uris)
+            name = pipeline.input_format if pipeline.input_format != "auto" else registry.detect(files)
+            reader = self.format(name)
+            prepare = getattr(reader, "prepare", None)
+            return Listing(name, tuple(prepare(files) if prepare else files))
 
     @property
     def _uris(self) -> list[str]:
@@ -64,7 +79,7 @@ class SampleStream:
 
         if len(uris) != 1 or not uris[0].startswith("hf://"):
             raise ConfigError(
-                f"pipeline.input_uri: a Hugging Face dataset is one `hf://org/name`, not {', '.join(uris)}",
+                f"pipeline.input_uri: a Hugging Face dataset is one `hf://org/name`, not {', '.join(map(shown, uris))}",
                 hint="give one dataset, or name the format of the files with input_format",
             )
         name, files = resolve_source(uris[0], self._pipeline.source_options, self.transport)
@@ -76,7 +91,17 @@ class SampleStream:
 
     def probe(self, listing: Listing) -> Probe:
         """Fields and first rows of the source."""
-        return self.format(listing.format).probe(listing.files)
+        with _nothing_started():
+            return self.format(listing.format).probe(listing.files)
+
+    def is_empty(self, listing: Listing, partitions: Sequence[Partition], probe: Probe) -> bool:
+        """Whether the source holds no sample at all, good or bad. Reads no further than the first one."""
+        if probe.rows or not partitions:
+            return not probe.rows
+        with _nothing_started():
+            return not any(
+                batch.count for p in partitions for batch in self.read(listing.format, listing.files, p, None)
+            )
 
     def partitions(
         self, listing: Listing, *, first_file: int = 0, start: dict[str, int] | None = None
@@ -86,11 +111,12 @@ class SampleStream:
         `first_file` numbers the files in the plan's table; `start` gives, per URI, the byte from where a grown file is new.
         """
         reader = self.format(listing.format)
-        extents = [
-            (first_file + number, extent.model_copy(update={"start": (start or {}).get(file.uri, extent.start)}))
-            for number, file in enumerate(listing.files)
-            for extent in reader.extents(file)
-        ]
+        with _nothing_started():
+            extents = [
+                (first_file + number, extent.model_copy(update={"start": (start or {}).get(file.uri, extent.start)}))
+                for number, file in enumerate(listing.files)
+                for extent in reader.extents(file)
+            ]
         return cut_partitions(
             extents,
             counted=reader.counted,
