@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow
-import pyarrow.parquet
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.corpus import write_jsonl
 from support.kill import tree
@@ -332,6 +332,18 @@ def test_a_key_twice_in_one_shard_is_a_failure_wherever_batches_end(out: Path, t
     assert report.failed == 1
 
 
+def test_a_deep_verify_finds_a_key_that_stands_in_two_shards(out: Path, tmp_path: Path) -> None:
+    source = tmp_path / "keyed.jsonl"
+    write_lines(source, [{"id": f"k{n % 80}"} for n in range(100)])
+    api.run_pipeline(settings(source, out, key_field="id", samples_per_shard=50))
+
+    problems = api.verify(str(out), deep=True).problems
+
+    assert len(problems) == 20
+    assert problems[0] == "the key 'k0' occurs in several shards: 000000.tar, 000001.tar"
+    assert api.verify(str(out)).problems == ()
+
+
 def test_a_key_twice_in_one_shard_across_two_batches_is_a_failure(out: Path, tmp_path: Path) -> None:
     source = tmp_path / "keyed.jsonl"
     samples: list[dict[str, object]] = [{"id": f"k{n}", "n": n} for n in range(2500)]
@@ -386,9 +398,7 @@ def test_a_second_writer_on_such_a_store_is_refused_while_the_first_lives(source
 
 def test_quarantine_keeps_the_row_of_a_sample_that_cannot_be_written(out: Path, tmp_path: Path) -> None:
     source = tmp_path / "rows.parquet"
-    pyarrow.parquet.write_table(
-        pyarrow.table({"image": [b"\xff\xd8\xffa", None, b"\xff\xd8\xffb"], "n": [1, 2, 3]}), source
-    )
+    pq.write_table(pa.table({"image": [b"\xff\xd8\xffa", None, b"\xff\xd8\xffb"], "n": [1, 2, 3]}), source)
 
     api.run_pipeline(settings(source, out, on_error="quarantine"))
 

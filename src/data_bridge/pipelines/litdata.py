@@ -154,7 +154,7 @@ class LitDataWriter:
         names = "".join(f"{chunk['filename']}\n" for chunk in chunks)
         return {"index.json": _json({**index, "updated_at": digest}), "shards.txt": names.encode()}
 
-    def check(self, path: Path) -> int:
+    def check(self, path: Path, keys: list[str] | None = None) -> int:  # noqa: ARG002 - LitData samples have no keys
         return self._layout.check(path)
 
     def _config(self) -> dict[str, Any]:

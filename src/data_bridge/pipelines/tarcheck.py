@@ -20,8 +20,8 @@ _ZEROS = bytes(BLOCK)
 _MEMBER = re.compile(r"([A-Za-z0-9_-]+)\.([a-z0-9._-]+)")
 
 
-def check_tar(path: Path, output_format: str) -> int:
-    """Read a shard whole and count its samples.
+def check_tar(path: Path, output_format: str, keys: list[str] | None = None) -> int:
+    """Read a shard whole and count its samples; their keys are added to `keys` where it is given.
 
     Raises IntegrityError naming the file and the byte (of the uncompressed archive) for: a cut or damaged
     compressed stream, a header with a wrong checksum, a cut member, missing end blocks, data behind them, a name
@@ -45,6 +45,8 @@ def check_tar(path: Path, output_format: str) -> int:
     _same_fields(stream, key, extensions, fields)
     if not finished:
         raise stream.damaged("the archive holds no sample")
+    if keys is not None:
+        keys.extend(finished)
     return len(finished)
 
 

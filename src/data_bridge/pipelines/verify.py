@@ -1,7 +1,9 @@
 """Checking a finished dataset against its manifest."""
 
 import hashlib
+import sqlite3
 import tempfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,7 +24,8 @@ READERS = 4
 def verify_dataset(store: ObjectStore, *, deep: bool) -> VerifyReport:
     """Compare the destination with its manifest. Raises ConfigError when there is none.
 
-    Every shard and index exists with its size; `deep` reads each one: SHA-256, structure, number of samples.
+    Every shard and index exists with its size; `deep` reads each one: SHA-256, structure, number of
+    samples, and that chosen keys (`key_field`) occur once in the dataset.
     """
     data = store.get(MANIFEST_KEY)
     if data is None:
@@ -36,8 +39,11 @@ def verify_dataset(store: ObjectStore, *, deep: bool) -> VerifyReport:
     problems += _indexes(store, manifest)
     if deep:
         present = [s for s in manifest.shards if sizes.get(s.path) == s.bytes]
-        with ThreadPoolExecutor(READERS) as pool:
-            problems += [p for found in pool.map(lambda s: _read(store, manifest, s), present) for p in found]
+        chosen_keys = manifest.provenance["config"].get("key_field") is not None
+        with ThreadPoolExecutor(READERS) as pool, _Keys() as keys:
+            reads = pool.map(lambda s: _read(store, manifest, s, keys if chosen_keys else None), present)
+            problems += [p for found in reads for p in found]
+            problems += keys.repeated()
     return VerifyReport(
         destination=store.uri,
         shards=manifest.totals.shards,
@@ -70,17 +76,48 @@ def _indexes(store: ObjectStore, manifest: Manifest) -> list[str]:
     return problems
 
 
-def _read(store: ObjectStore, manifest: Manifest, shard: ManifestShard) -> list[str]:
+class _Keys:
+    """Keys of the whole dataset, on disk: there may be more of them than fit in memory."""
+
+    def __enter__(self) -> "_Keys":
+        self._folder = tempfile.TemporaryDirectory(prefix="data-bridge-keys-")
+        self._lock = threading.Lock()
+        self._table = sqlite3.connect(Path(self._folder.name) / "keys.db", check_same_thread=False)
+        self._table.execute("PRAGMA journal_mode=OFF")
+        self._table.execute("CREATE TABLE keys (key TEXT, shard TEXT)")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._table.close()
+        self._folder.cleanup()
+
+    def add(self, shard: str, keys: list[str]) -> None:
+        with self._lock:
+            self._table.executemany("INSERT INTO keys VALUES (?, ?)", ((key, shard) for key in keys))
+
+    def repeated(self) -> list[str]:
+        """Keys that stand in several shards, the first few of them."""
+        rows = self._table.execute(
+            "SELECT key, group_concat(shard, ', ') FROM (SELECT * FROM keys ORDER BY key, shard) "
+            "GROUP BY key HAVING count(*) > 1 ORDER BY key LIMIT 20"
+        )
+        return [f"the key {key!r} occurs in several shards: {shards}" for key, shards in rows]
+
+
+def _read(store: ObjectStore, manifest: Manifest, shard: ManifestShard, all_keys: _Keys | None) -> list[str]:
     """All that is wrong with the content of one shard."""
+    keys: list[str] = []
     try:
         with _local_copy(store, shard) as (path, digest):
             if digest != shard.sha256:
                 return [f"{shard.path}: SHA-256 {digest[:12]}… instead of {shard.sha256[:12]}…"]
-            samples = _writer(manifest).check(path)
+            samples = _writer(manifest).check(path, keys)
     except IntegrityError as error:
         return [f"{shard.path}: {error.message}"]
     except BridgeError as error:
         return [f"{shard.path}: cannot be read: {error.message}"]
+    if all_keys is not None:
+        all_keys.add(shard.path, keys)
     return [] if samples == shard.samples else [f"{shard.path}: {samples} samples, the manifest says {shard.samples}"]
 
 

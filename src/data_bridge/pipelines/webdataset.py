@@ -105,8 +105,8 @@ class WebDatasetWriter:
         names = [PurePosixPath(shard.key).name for shard in shards if shard.key is not None]
         return {SHARD_LIST: "".join(f"{name}\n" for name in names).encode()}
 
-    def check(self, path: Path) -> int:
-        return check_tar(path, self._format)
+    def check(self, path: Path, keys: list[str] | None = None) -> int:
+        return check_tar(path, self._format, keys)
 
     def _open_file(self) -> ShardFile:
         if self._file is None:

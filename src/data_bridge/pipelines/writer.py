@@ -65,6 +65,9 @@ class ShardWriter(Protocol):
         """Files the format's readers want beside the shards (name -> content), made from the ledger; deterministic."""
         ...
 
-    def check(self, path: Path) -> int:
-        """Read a shard file whole and return its samples. Raises IntegrityError saying what is wrong with it."""
+    def check(self, path: Path, keys: list[str] | None = None) -> int:
+        """Read a shard file whole and return its samples; formats with keys add them to `keys` where it is given.
+
+        Raises IntegrityError saying what is wrong with the file.
+        """
         ...
