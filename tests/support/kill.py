@@ -168,11 +168,12 @@ def tree(root: Path) -> dict[str, bytes]:
         if path.is_file() and path.relative_to(root).parts[0] != "_bridge"
     }
     if "manifest.json" in found:
-        found["manifest.json"] = _essence(found["manifest.json"])
+        found["manifest.json"] = manifest_essence(found["manifest.json"])
     return found
 
 
-def _essence(manifest: bytes) -> bytes:
+def manifest_essence(manifest: bytes) -> bytes:
+    """What of a manifest must be the same, however the run went."""
     import orjson
 
     values = orjson.loads(manifest)

@@ -1,11 +1,14 @@
 """One set of samples in every source format, and every reader's view of the datasets made of it."""
 
+import base64
 import csv
 import gzip
 import io
+import itertools
 import json
+import struct
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 from support.fake_hub import FakeHub
+from support.litdata_chunks import arrow_rows_of
 
 Sample = dict[str, Any]
 
@@ -159,6 +163,16 @@ def hub_streaming(_folder: Path, rows: Sequence[Sample], server: FakeHub) -> Sou
     return Source("hf://org/streamed", list(rows), {"source_options": {"split": "train", "streaming": "always"}})
 
 
+def plain_jsonl(folder: Path, rows: Sequence[Sample], _hub: FakeHub) -> Source:
+    """Nothing that LitData's classic layout cannot hold."""
+    plain = [
+        {"id": r["id"], "caption": r["caption"], "score": r["score"], "even": r["id"] % 2 == 0, "tokens": [r["id"], 7]}
+        for r in rows
+    ]
+    (folder / "plain.jsonl").write_bytes(_lines(plain))
+    return Source(f"{folder}/plain.jsonl", plain)
+
+
 SOURCES: dict[str, Callable[[Path, Sequence[Sample], FakeHub], Source]] = {
     "parquet": parquet,
     "jsonl": jsonl,
@@ -168,6 +182,7 @@ SOURCES: dict[str, Callable[[Path, Sequence[Sample], FakeHub], Source]] = {
     "tar": tar,
     "hub": hub,
     "hub, streaming": hub_streaming,
+    "jsonl, plain values": plain_jsonl,
 }
 
 
@@ -186,3 +201,78 @@ def _hub_files(rows: Sequence[Sample]) -> dict[str, bytes]:
 
 def _lines(rows: Sequence[Sample]) -> bytes:
     return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+
+
+def from_tar(sample: Mapping[str, Any]) -> Sample:
+    """A sample as `webdataset` gives it, raw, as the source's fields."""
+    fields: Sample = json.loads(sample["json"])
+    return {**fields, "image": sample["png"]} if "png" in sample else fields
+
+
+def from_hf(sample: Mapping[str, Any]) -> Sample:
+    """A sample as `datasets` gives it, undecoded, as the source's fields."""
+    fields = dict(sample["json"])
+    return {**fields, "image": sample["png"]["bytes"]} if "png" in sample else fields
+
+
+def from_litdata(sample: Mapping[str, Any]) -> Sample:
+    """A sample of LitData chunks as the source's fields, whichever of the two readers gave it."""
+    fields = {name: _plain(value) for name, value in sample.items()}
+    if "png" in fields:  # a tar's members stay what they were
+        return {**json.loads(fields["json"]), "image": fields["png"]}
+    return fields
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case {"bytes": str(encoded)} if len(value) == 1:
+            return base64.b64decode(encoded)
+        case {"ndarray": str(), "items": list(items)} if len(value) == 2:
+            return items
+        case np.ndarray():
+            return value.tolist()
+    return value
+
+
+def litdata_rows(get: Callable[[str], bytes]) -> list[Sample]:
+    """Every sample of a LitData dataset by the format's own rules: `index.json`, chunk headers, leaves."""
+    index = json.loads(get("index.json"))
+    config = index["config"]
+    rows: list[Sample] = []
+    for chunk in index["chunks"]:
+        data = get(chunk["filename"])
+        found = arrow_rows_of(data) if data.endswith(b"LDARW01\0") else _classic_rows(data, config)
+        assert len(found) == chunk["chunk_size"]
+        rows += found
+    return rows
+
+
+def _classic_rows(data: bytes, config: Mapping[str, Any]) -> list[Sample]:
+    names = json.loads(json.loads(config["data_spec"])[1]["context"])
+    (count,) = struct.unpack_from("<I", data)
+    offsets = struct.unpack_from(f"<{count + 1}I", data, 4)
+    assert offsets[-1] == len(data)
+    return [
+        dict(zip(names, _leaves(data[lo:hi], config["data_format"]), strict=True))
+        for lo, hi in itertools.pairwise(offsets)
+    ]
+
+
+def _leaves(item: bytes, kinds: Sequence[str]) -> list[Any]:
+    sizes = struct.unpack_from(f"<{len(kinds)}I", item)
+    at = 4 * len(kinds)
+    values = []
+    for kind, size in zip(kinds, sizes, strict=True):
+        values.append(_leaf(kind, item[at : at + size]))
+        at += size
+    assert at == len(item)
+    return values
+
+
+def _leaf(kind: str, data: bytes) -> Any:
+    if kind == "str":
+        return data.decode()
+    if kind == "no_header_numpy:3":
+        return np.frombuffer(data, "<i8")
+    (value,) = struct.unpack({"int": "<q", "float": "<d", "bool": "<?"}[kind], data)
+    return value

@@ -138,3 +138,10 @@ def test_a_third_party_adds_a_format_by_entry_point(tmp_path: Path, monkeypatch:
 def test_csv_and_tsv_differ_in_their_default_alone() -> None:
     assert type(registry.make("csv", SourceOptions(), transport())) is Csv
     assert type(registry.make("tsv", SourceOptions(), transport())) is Tsv
+
+
+def test_a_metadata_file_among_media_files_describes_them() -> None:
+    assert registry.detect(["x/a.jpg", "x/metadata.jsonl", "x/b.jpg"]) == "files"
+    assert registry.detect(["x/metadata.jsonl"]) == "jsonl"
+    with pytest.raises(ConfigError, match="mixes formats"):
+        registry.detect(["x/a.jpg", "x/other.jsonl"])
