@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from support.fault_proxy import Fault, FaultProxy
 from support.seaweed import Seaweed, seaweed
 
@@ -175,3 +176,24 @@ def test_lines_appended_to_an_object_are_growth(seaweed: Seaweed, bucket: str) -
 
     put(seaweed, bucket, "a.jsonl", b"#" + LINES + b"{}\n")
     assert reader.grew(file) is None
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x-{00..19}.jsonl", "*.jsonl", "folder/"])
+def test_a_missing_bucket_is_told_once_and_by_that_name(seaweed: Seaweed, proxy: FaultProxy, name: str) -> None:
+    with pytest.raises(ConfigError, match="NoSuchBucket") as caught:
+        transport(seaweed, proxy.url).expand([f"s3://no-such-bucket-here/{name}"])
+
+    assert "create the bucket" in caught.value.hint
+    assert len(proxy.seen("HEAD")) <= 1
+
+
+def test_a_refused_key_is_told_once_however_many_objects_are_named(
+    seaweed: Seaweed, bucket: str, proxy: FaultProxy
+) -> None:
+    keys: Any = seaweed.settings_at(proxy.url).model_copy(update={"access_key_id": SecretStr("nobody")})
+    settings = Settings.model_validate({"pipeline": {"input_uri": "unused"}, "s3": keys})
+
+    with pytest.raises(ConfigError, match="InvalidAccessKeyId"):
+        Transport(settings).expand([f"s3://{bucket}/x-{{000..199}}.jsonl"])
+
+    assert len(proxy.seen("HEAD")) == 1

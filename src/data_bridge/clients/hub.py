@@ -65,6 +65,11 @@ class Resolved:
 def parse(uri: str, revision: str | None) -> tuple[str, str | None]:
     """Repository and revision of `hf://org/name[@rev]`. Raises ConfigError when it names no dataset."""
     match = _URI.fullmatch(uri)
+    if ":" in uri.removeprefix("hf://").rpartition("@")[0]:
+        raise ConfigError(
+            "an hf:// URI holds a user or password",
+            hint="write hf://org/name; a token goes into HF_TOKEN or pipeline.source_options.load_kwargs.token",
+        )
     if match is None or match["repo"].split("/")[0] in ("models", "spaces", "buckets"):
         raise ConfigError(f"{uri} is no dataset of the Hub", hint="write hf://org/name or hf://org/name@revision")
     found = (match["revision"] or "").replace("%2F", "/").replace("%2f", "/") or None

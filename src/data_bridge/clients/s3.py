@@ -244,6 +244,19 @@ def stat(client: "S3Client", bucket: str, key: str) -> S3Object:
     return S3Object(key, answer["ContentLength"], _bare(answer["ETag"]))
 
 
+def stat_or_why(client: "S3Client", bucket: str, key: str) -> S3Object:
+    """As `stat`, but a refusal says what HEAD has no body for: whether the object or its bucket is missing, the key or
+    the permission wrong."""
+    try:
+        return stat(client, bucket, key)
+    except Refused as error:
+        if not error.code.isdigit():
+            raise
+        with translated(f"read {bucket}/{key}"):
+            client.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")["Body"].close()
+        raise  # HEAD alone is refused
+
+
 def list_objects(
     client: "S3Client", bucket: str, prefix: str, *, retry: Retry | None = None, page_keys: int = 1000
 ) -> Iterator[S3Object]:

@@ -1,5 +1,6 @@
 """What must never be shown: secret values of the settings, and names that sound like secrets."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -44,6 +45,14 @@ _SECRET_PARAMETERS = (
     "googleaccessid",
     "key-pair-id",
     "policy",
+    "key",
+    "apikey",
+    "auth",
+    "pass",
+    "passwd",
+    "pwd",
+    "jwt",
+    "sas",
 )
 
 
@@ -56,7 +65,7 @@ def public_uri(uri: str) -> str:
     if not colon or scheme not in ("http", "https"):
         return uri
     parts = urlsplit(uri)
-    query = [p for p in parts.query.split("&") if p and not _is_secret_parameter(p.partition("=")[0])]
+    query = [p for p in re.split("[&;]", parts.query) if p and not _is_secret_parameter(p.partition("=")[0])]
     if any(p.lower().startswith("x-amz-") for p in query):
         query = [p for p in query if not p.lower().startswith("x-amz-")]
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "&".join(query), parts.fragment))

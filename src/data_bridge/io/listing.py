@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from urllib.parse import unquote
 
 from data_bridge.errors import ConfigError
-from data_bridge.io.locations import braces, glob_pattern, is_glob, is_marked, missing_names
+from data_bridge.io.locations import braces, glob_pattern, is_glob, is_marked, missing_names, shown
 
 
 def local_path(uri: str) -> str:
@@ -21,7 +21,9 @@ def local_path(uri: str) -> str:
         return os.path.abspath(os.path.expanduser(uri) if uri.startswith("~") and not os.path.lexists(uri) else uri)
     path = re.sub(r"^file://(localhost(?=/))?", "", uri, flags=re.IGNORECASE)
     if not path.startswith("/"):
-        raise ConfigError(f"{uri} names a host or a relative path", hint="write file:///absolute/path or a bare path")
+        raise ConfigError(
+            f"{shown(uri)} names a host or a relative path", hint="write file:///absolute/path or a bare path"
+        )
     return os.path.abspath(path if os.path.lexists(path) or "%" not in path else unquote(path))
 
 

@@ -15,6 +15,9 @@ MOST_NAMES = 1_000_000
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?\}")
 _PIPE = re.compile(r"\s*pipe:", re.IGNORECASE)
+_USER = re.compile(r"^([a-z0-9]+://)[^/@]*:[^/]*@", re.IGNORECASE)
+"""A user and password where a bucket, host or organisation belongs."""
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _HUB = re.compile(
     r"hf://(?:datasets/|(?!datasets/))(?P<repo>[^/@]+/[^/@]+)(?:@(?P<rev>refs/(?:convert|pr)/[^/]+|[^/]+))?/(?P<path>.+)",
     re.DOTALL,
@@ -25,18 +28,26 @@ def scheme_of(uri: str) -> str:
     """`file` for a path, otherwise the scheme in lower case. Raises ConfigError for `pipe:`, which would run a shell."""
     if _PIPE.match(uri):
         raise ConfigError(
-            f"{uri}: `pipe:` sources are refused, because they run a shell command",
+            f"pipeline.input_uri: {_command(uri)} is refused: `pipe:` sources run a shell command",
             hint="download the file first and name its path",
         )
     match = _SCHEME.match(uri)
     return match.group(1).lower() if match else "file"
 
 
+def _command(uri: str) -> str:
+    """A `pipe:` source up to its program: what follows may hold passwords."""
+    words = uri.split(":", 1)[1].split()
+    return f"`pipe:{words[0].rpartition('@')[2]}`" + (" …" if words[1:] else "") if words else "`pipe:`"
+
+
 def shown(uri: str) -> str:
     """The URI as it may stand in a message: without user, password and query, where signatures and tokens live."""
     match = _SCHEME.match(uri)
-    if match is None or match.group(1).lower() in ("file", "s3", "r2", "hf"):
+    if match is None:
         return uri
+    if match.group(1).lower() in ("file", "s3", "r2", "hf"):
+        return _USER.sub(r"\1***@", uri)
     parts = urlsplit(uri)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}{'?…' if parts.query else ''}"
@@ -113,6 +124,15 @@ def glob_pattern(glob: str) -> re.Pattern[str]:
     return re.compile("".join(out), re.DOTALL)
 
 
+def check_bucket(scheme: str, bucket: str) -> None:
+    """Raises ConfigError for what can be no bucket's name; it may hold a password and is not repeated."""
+    if not _BUCKET.fullmatch(bucket):
+        raise ConfigError(
+            f"a URI of {scheme}:// names no bucket, or one with characters that no bucket's name has",
+            hint=f"write {scheme}://bucket/key; keys and passwords belong in the `{scheme}` block of the config",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Bucketed:
     """An `s3://` or `r2://` URI taken apart. Keys are literal: `?`, `#` and `%` have no meaning in them."""
@@ -125,8 +145,7 @@ class Bucketed:
     def parse(cls, uri: str) -> "Bucketed":
         scheme, _, rest = uri.partition("://")
         bucket, _, key = rest.partition("/")
-        if not bucket or is_glob(bucket):
-            raise ConfigError(f"{uri} names no bucket", hint=f"write {scheme.lower()}://bucket/key")
+        check_bucket(scheme.lower(), bucket)
         return cls(scheme.lower(), bucket, key)
 
     def uri(self, key: str) -> str:
@@ -189,7 +208,7 @@ def hub_url(uri: str, endpoint: str) -> str:
     match = _HUB.fullmatch(uri)
     if match is None or match["path"].endswith("/"):
         raise ConfigError(
-            f"{uri} names no file of a Hub dataset", hint="write hf://datasets/org/name@revision/path/to/file"
+            f"{shown(uri)} names no file of a Hub dataset", hint="write hf://datasets/org/name@revision/path/to/file"
         )
     revision = quote(unquote(match["rev"] or "main"), safe="")
     return f"{endpoint}/datasets/{match['repo']}/resolve/{revision}/{quote(match['path'], safe='/')}"

@@ -122,7 +122,7 @@ class BucketRemote:
         place = Bucketed.parse(uri)
         try:
             with _refusals_are(ConfigError, uri):
-                found = s3.stat(self._client(place), place.bucket, place.key)
+                found = s3.stat_or_why(self._client(place), place.bucket, place.key)
         except _MissingError:
             return None
         return SourceFile(uri=place.uri(place.key), size=found.size, etag=found.etag or None)

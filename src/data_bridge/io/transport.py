@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, cast
 
 from data_bridge.clients.http import HttpClient
-from data_bridge.config import Settings
+from data_bridge.config import Settings, public_uri
 from data_bridge.errors import ConfigError, SourceError
 from data_bridge.io import codecs, listing, local, locations
 from data_bridge.io.locations import scheme_of, shown
@@ -51,12 +51,13 @@ class Transport:
             found.extend(self._local(uri) if scheme_of(uri) == "file" else self._remote_files(uri))
         seen: set[str] = set()
         for file in found:
-            if file.uri in seen:
+            kept = public_uri(file.uri)
+            if kept in seen:
                 raise ConfigError(
-                    f"{shown(file.uri)} is named twice, so its samples would be too",
+                    f"{shown(file.uri)} is named twice, so its samples would be too (what signs a web address does not count)",
                     hint="remove one of the names or patterns",
                 )
-            seen.add(file.uri)
+            seen.add(kept)
         return self._identified(found)
 
     def stat(self, uri: str) -> SourceFile:
@@ -160,11 +161,10 @@ class Transport:
         def find(name: str) -> list[SourceFile] | None:
             return remote.find(name, self._retry)
 
-        if len(names) == 1:
-            found = [find(names[0])]
-        else:
+        found = [find(names[0])]  # a refusal is met here, once, and not for every name
+        if len(names) > 1:
             with ThreadPoolExecutor(_STATS_AT_ONCE, thread_name_prefix="data-bridge-stat") as pool:
-                found = list(pool.map(find, names))
+                found += pool.map(find, names[1:])
         missing = [name for name, files in zip(names, found, strict=True) if files is None]
         if missing:
             raise locations.missing_names(uri, missing)
