@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PLAIN_EVERY_S = 10.0
 SHOWN_FAILURES = 5
+SHOWN_PARTITIONS = 16
 
 
 @contextmanager
@@ -38,7 +39,8 @@ def observer_for(stream: IO[str], *, quiet: bool) -> Generator[Observer]:
         from rich.live import Live
 
         tally = Tally()
-        with Live(console=Console(stderr=True), get_renderable=lambda: _display(tally), refresh_per_second=5) as live:
+        console = Console(file=stream)
+        with Live(console=console, get_renderable=lambda: _display(tally), refresh_per_second=5) as live:
             yield _Speaking(tally, lambda line: live.console.print(line, markup=False, highlight=False))
     else:
         tally = Tally()
@@ -51,23 +53,34 @@ class Tally:
     def __init__(self) -> None:
         self.started = time.monotonic()
         self.planned: RunPlanned | None = None
-        self.samples = 0
         self.committed = 0
         self.failed = 0
         self.shards = 0
         self.bytes = 0
         self.done = 0
-        self.working: dict[int, int] = {}
+        self.working: set[int] = set()
+        self._from: dict[int, int] = {}
+        self._at: dict[int, int] = {}
+
+    @property
+    def samples(self) -> int:
+        """Source samples that this run has packed; what a lost worker packed in vain does not count twice."""
+        return sum(self._at.values()) - sum(self._from.values())
+
+    def packed(self, partition: int) -> int:
+        """How far a partition is, in samples from its start."""
+        return self._at.get(partition, 0)
 
     def __call__(self, event: Event, /) -> None:
         match event:
             case RunPlanned():
                 self.planned, self.done = event, event.done
-            case PartitionClaimed(partition=partition):
-                self.working[partition] = 0
+            case PartitionClaimed(partition=partition, index=index):
+                self._from.setdefault(partition, index)
+                self._at[partition] = index
+                self.working.add(partition)
             case SamplesPacked(partition=partition, samples=samples):
-                self.samples += samples
-                self.working[partition] = self.working.get(partition, 0) + samples
+                self._at[partition] = self._at.get(partition, 0) + samples
             case ShardCommitted():
                 self.committed += event.samples
                 self.failed += event.failed
@@ -76,9 +89,9 @@ class Tally:
             case PartitionDone(partition=partition):
                 self.done += 1
                 self.failed += event.failed
-                self.working.pop(partition, None)
+                self.working.discard(partition)
             case PartitionFailed(partition=partition) | SlotLost(partition=int() as partition):
-                self.working.pop(partition, None)
+                self.working.discard(partition)
             case _:
                 pass
 
@@ -93,16 +106,17 @@ class Tally:
         if total is None or self.planned is None or not self.rate:
             return ""
         left = max(total - self.planned.samples_done - self.samples, 0) / self.rate
-        return f", {int(left // 3600):02d}:{int(left % 3600 // 60):02d}:{int(left % 60):02d} left"
+        return f"{int(left // 3600):02d}:{int(left % 3600 // 60):02d}:{int(left % 60):02d} left"
 
     def line(self) -> str:
         """Everything in one line."""
-        partitions = f"{self.done}/{self.planned.partitions} partitions" if self.planned else ""
-        failed = f", {self.failed:,} failed" if self.failed else ""
-        return (
-            f"{self.samples:,} samples packed ({self.rate:,.0f}/s), {self.shards:,} shards committed, "
-            f"{size(self.bytes)}, {partitions}{failed}{self.eta()}"
-        )
+        shards = f"{self.shards:,} {'shard' if self.shards == 1 else 'shards'} committed"
+        parts = [f"{self.samples:,} samples packed ({self.rate:,.0f}/s)", f"{shards} ({size(self.bytes)})"]
+        if self.planned:
+            parts.append(f"{self.done} of {self.planned.partitions} partitions done")
+        if self.failed:
+            parts.append(f"{self.failed:,} samples failed")
+        return ", ".join(parts)
 
 
 class _Speaking:
@@ -151,7 +165,8 @@ class _Plain:
         self._inner(event)
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + PLAIN_EVERY_S
-            tell(self._tally.line())
+            left = self._tally.eta()
+            tell(self._tally.line() + (f", {left}" if left else ""))
 
 
 def _display(tally: Tally) -> "RenderableType":
@@ -164,15 +179,20 @@ def _display(tally: Tally) -> "RenderableType":
     planned = tally.planned
     parts: list[RenderableType] = []
     if planned is not None and planned.samples:
-        parts.append(
-            ProgressBar(
-                total=planned.samples, completed=min(planned.samples, planned.samples_done + tally.samples), width=60
-            )
+        done = min(planned.samples, planned.samples_done + tally.samples)
+        bar = Table.grid(padding=(0, 2))
+        bar.add_row(
+            ProgressBar(total=planned.samples, completed=done, width=40),
+            f"{100 * done / planned.samples:.0f} %",
+            tally.eta(),
         )
+        parts.append(bar)
     parts.append(Text(tally.line()))
     if tally.working:
         table = Table.grid(padding=(0, 2))
-        for partition, samples in sorted(tally.working.items())[:16]:
-            table.add_row(f"partition {partition}", f"{samples:,} samples")
+        for partition in sorted(tally.working)[:SHOWN_PARTITIONS]:
+            table.add_row(f"  partition {partition}", f"{tally.packed(partition):,} samples")
+        if len(tally.working) > SHOWN_PARTITIONS:
+            table.add_row(f"  and {len(tally.working) - SHOWN_PARTITIONS} more")
         parts.append(table)
     return Group(*parts)

@@ -1,0 +1,128 @@
+"""The commands' texts and files, in this process."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from data_bridge.cli import app
+from data_bridge.cli.template import TEMPLATE
+from data_bridge.config import Settings, load_settings
+from data_bridge.errors import ConfigError
+
+HEAVY = ("boto3", "botocore", "datasets", "pyarrow", "litdata", "torch", "pydantic", "numpy", "yaml", "webdataset")
+COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]  # typer's group has them
+
+
+def test_there_are_commands() -> None:
+    assert COMMANDS == ["init", "plan", "run", "schema", "status", "verify"]
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--version"], *([c, "--help"] for c in COMMANDS)], ids=" ".join)
+def test_help_loads_nothing_heavy(args: list[str]) -> None:
+    code = (
+        "import sys, atexit\n"
+        f"atexit.register(lambda: print('loaded:', [m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr))\n"
+        f"sys.argv = ['data-bridge', *{args!r}]\n"
+        "from data_bridge.cli import main\n"
+        "main()\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    # typer itself takes pydantic to check the values of a command
+    assert done.stderr.strip() in ("loaded: []", "loaded: ['pydantic']" if args != ["--help"] else "")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_text_has_an_example_and_describes_every_option(command: str) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"]).output
+
+    assert f"Example: data-bridge {command}" in shown
+    undescribed = [
+        p.name
+        for p in get_command(app).commands[command].params  # type: ignore[attr-defined]
+        if not getattr(p, "help", "")
+    ]
+    assert undescribed == []
+
+
+def test_no_arguments_show_the_help() -> None:
+    shown = CliRunner().invoke(app, [])
+
+    assert "Commands:" in shown.output
+
+
+def test_init_writes_a_config_that_loads(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "mine.yaml"
+
+    shown = CliRunner().invoke(app, ["init", "--config", str(path)])
+
+    assert shown.exit_code == 0, shown.output
+    assert load_settings(path, {}).pipeline.samples_per_shard == 2048
+    assert f"data-bridge plan {path}" in shown.output
+
+
+def test_init_replaces_a_file_only_when_forced(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("mine")
+
+    refused = CliRunner().invoke(app, ["init", "-c", str(path)])
+    assert isinstance(refused.exception, ConfigError)
+    assert path.read_text() == "mine"
+
+    assert CliRunner().invoke(app, ["init", "-c", str(path), "--force"]).exit_code == 0
+    assert path.read_text() == TEMPLATE
+
+
+def test_every_line_of_the_template_loads_when_it_is_uncommented() -> None:
+    lines = []
+    for line in TEMPLATE.splitlines():
+        bare = line.lstrip().removeprefix("# ")
+        is_setting = (
+            line.lstrip().startswith("# ") and bare.split(":")[0].strip().replace("_", "").isalnum() and ":" in bare
+        )
+        lines.append(line.replace("# ", "", 1) if is_setting and bare.split(":")[0].strip() in KEYS else line)
+    values = yaml.safe_load("\n".join(lines))
+
+    assert set(values) >= {"pipeline", "r2", "s3"}
+    assert {"input_format", "source_options", "members"} <= set(values["pipeline"])
+    assert Settings.model_validate(values)
+
+
+KEYS = {
+    "input_format", "source_options", "split", "load_kwargs", "members", "r2", "account_id", "access_key_id",
+    "secret_access_key", "bucket", "s3", "endpoint_url", "region",
+}  # fmt: skip
+
+
+def test_schema_is_a_json_schema_of_every_key() -> None:
+    schema = json.loads(CliRunner().invoke(app, ["schema"]).output)
+
+    assert set(schema["properties"]) == {"pipeline", "r2", "s3", "vast"}
+    pipeline = schema["$defs"]["PipelineSettings"]
+    assert pipeline["additionalProperties"] is False
+    assert {"input_uri", "samples_per_shard", "schema", "source_options"} <= set(pipeline["properties"])
+    assert pipeline["required"] == ["input_uri"]
+
+
+def test_a_plan_shows_what_is_known(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,text\n1,one\n2,two\n")
+    config = tmp_path / "c.json"
+    config.write_text(
+        json.dumps({"pipeline": {"input_uri": str(tmp_path / "a.csv"), "output_uri": str(tmp_path / "o")}})
+    )
+
+    shown = CliRunner().invoke(app, ["plan", str(config)])
+
+    assert shown.exit_code == 0, shown.exception
+    lines = {line.split()[0]: line for line in shown.output.splitlines()}
+    assert "(csv, 1 files, 20 B)" in lines["source"]
+    assert "id: string, text: string" in lines["fields"]
+    assert lines["done"].endswith("nothing yet")
+    assert not (tmp_path / "o").exists()
