@@ -14,10 +14,11 @@ SECRET = "hunter2-of-the-config"
 
 def words_of(error: BridgeError) -> str:
     """Everything a person may see of an error, its causes included."""
-    seen, text = error, ""
+    seen: BaseException | None = error
+    text = ""
     while seen is not None:
         text += f"{seen} {getattr(seen, 'hint', '')} "
-        seen = seen.__cause__  # type: ignore[assignment]
+        seen = seen.__cause__
     return text
 
 

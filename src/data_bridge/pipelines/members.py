@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,17 +45,25 @@ class Layout:
     drop: frozenset[str] = frozenset()
     known: frozenset[str] | None = None
     """Fields seen when the mapping was made; None where the source declares them, so that none can be new."""
+    types: Mapping[str, str] = field(default_factory=dict)
+    """Declared types that the source does not guarantee: every value is held against them."""
     order: tuple[str, ...] = field(init=False)
     """All extensions in the order members stand in a sample."""
 
+    checks: Mapping[str, Callable[[Any], None]] = field(init=False, compare=False, default_factory=dict)
+
     def __post_init__(self) -> None:
+        if self.types:
+            from data_bridge.pipelines.schema import checks
+
+            object.__setattr__(self, "checks", checks(self.types))
         extensions = [*self.members.values(), *([self.rest] if self.rest else [])]
         object.__setattr__(self, "order", tuple(sorted(extensions)))
 
     @property
     def whole(self) -> bool:
-        """Whether a sample is its row as one JSON object."""
-        return not self.members and not self.drop
+        """Whether a sample is its row as one JSON object, whatever is in it."""
+        return not self.members and not self.drop and not self.types
 
     @classmethod
     def load(cls, frozen: Mapping[str, Any]) -> "Layout":
@@ -65,6 +73,7 @@ class Layout:
             frozen["rest"],
             frozenset(frozen["drop"]),
             None if known is None else frozenset(known),
+            frozen.get("types", {}),
         )
 
 
@@ -94,6 +103,8 @@ def freeze(settings: PipelineSettings, probe: Probe) -> dict[str, Any]:
     warnings += [w for name in members for w in _null_warning(name, probe)]
     known = None if probe.declared else names
     frozen: dict[str, Any] = {"members": members, "rest": rest, "drop": drop, "known": known}
+    if settings.schema_ and not probe.declared:
+        frozen["types"] = dict(settings.schema_)
     return {**frozen, "warnings": warnings} if warnings else frozen
 
 
@@ -103,6 +114,8 @@ def split(layout: Layout, row: Mapping[str, Any]) -> tuple[dict[str, bytes], dic
     Raises BadRow for a row that lacks a member, holds null or an unfit value in one, or has a field without one.
     """
     contents: dict[str, bytes] = {}
+    for name, check in layout.checks.items():
+        check(row.get(name))
     for name, extension in layout.members.items():
         if row.get(name) is None:
             how = "null" if name in row else "missing"
