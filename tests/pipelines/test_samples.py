@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -8,6 +9,7 @@ from support.tar_shards import MEDIA, encode, pipeline, tar_members, writer_for
 from support.writer_contract import arrow_rows, line_rows, pack_shard
 
 from data_bridge.model.batch import ArrowRows, DictRows, Row
+from data_bridge.model.keys import IndexKeys
 from data_bridge.model.shards import Encoded
 from data_bridge.model.source import Field, Probe
 from data_bridge.pipelines.rows import decode
@@ -137,3 +139,16 @@ def test_text_that_is_not_utf8_fails_alone_even_as_a_member() -> None:
 
     assert run.rows.tolist() == [0, 2]
     assert [(f.offset, f.reason) for f in run.failures] == [(1, "field 't': the text is not valid UTF-8 (byte 0)")]
+
+
+@many
+@given(
+    st.lists(st.dictionaries(texts, json_values, max_size=3), min_size=1, max_size=4),
+    st.sampled_from(["", "00001-", "__", "bad key", "long" * 24]),
+    st.integers(0, 200),
+)
+def test_numbered_keys_give_the_samples_that_text_keys_give(rows: list[Row], prefix: str, first: int) -> None:
+    writer = writer_for([{"a": 1}])
+    keys = IndexKeys(prefix, np.arange(first, first + len(rows)), 2)
+
+    assert_same(writer.encode(line_rows(rows), keys), writer.encode(line_rows(rows), list(keys)))

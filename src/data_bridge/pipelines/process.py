@@ -11,6 +11,7 @@ from data_bridge.config import PipelineSettings
 from data_bridge.errors import DataError, SourceError
 from data_bridge.events import ItemFailed, SamplesPacked, ShardFinished
 from data_bridge.model.batch import Batch, RowFailure, Rows, Token
+from data_bridge.model.keys import IndexKeys
 from data_bridge.model.plan import Partition
 from data_bridge.model.shards import Cursor, Done, Encoded, ShardRecord
 from data_bridge.pipelines.commit import Committer, Control
@@ -201,10 +202,8 @@ class PartitionRun:
         """Warnings of samples [lo, hi) alone: they are counted by shard, so that a resumed run counts the same."""
         if not run.encoded.warnings or hi - lo == len(run.rows):
             return run.encoded.warnings
-        counts: Counter[str] = Counter()
-        for position in run.encoded.rows[lo:hi].tolist():
-            counts.update(self._writer.encode(run.rows.slice(position, position + 1), ["0"]).warnings)
-        return counts
+        first, last = int(run.encoded.rows[lo]), int(run.encoded.rows[hi - 1])
+        return self._writer.encode(run.rows.slice(first, last + 1), ["0"] * (last + 1 - first)).warnings
 
     def _fail(self, failures: Sequence[RowFailure], told: int, before: int, run: "_Run") -> int:
         """Log the failures at offsets below `before`; returns how many of the batch are logged now."""
@@ -275,9 +274,8 @@ class PartitionRun:
     def _shard_name(self) -> str:
         return self._numbers.name(self._writer, self._shard.start, self._shard_digits)
 
-    def _index_keys(self, index: int, offsets: NDArray[np.int64]) -> list[str]:
-        first, prefix, digits = self._partition.first_index + index, self._partition.key_prefix, self._key_digits
-        return [f"{prefix}{n:0{digits}d}" for n in (offsets + first).tolist()]
+    def _index_keys(self, index: int, offsets: NDArray[np.int64]) -> IndexKeys:
+        return IndexKeys(self._partition.key_prefix, offsets + self._partition.first_index + index, self._key_digits)
 
     def _key(self, at: int) -> str:
         return f"{self._partition.key_prefix}{self._partition.first_index + at:0{self._key_digits}d}"

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_bridge.model.batch import ArrowRows, LineRows, Row, RowFailure, Rows
+from data_bridge.model.keys import IndexKeys
 from data_bridge.pipelines.members import Layout, split
 from data_bridge.pipelines.rows import STAGE, BadRow, decode
 from data_bridge.pipelines.tarfmt import MAX_MEMBER_BYTES, NAME_BYTES, MemberColumn, column
@@ -123,6 +124,8 @@ def _check_key(key: str, layout: Layout) -> None:
 def _key_problems(keys: Sequence[str], layout: Layout) -> bool:
     """Whether any of the keys would fail `_check_key`."""
     longest = max(map(len, layout.order))
+    if isinstance(keys, IndexKeys) and len(keys) and keys.width + 1 + longest <= NAME_BYTES:
+        return not _KEY.fullmatch(keys[0]) or keys[0].startswith("__")  # all are alike but for their digits
     if (keys and max(map(len, keys)) + 1 + longest > NAME_BYTES) or "" in keys:
         return True
     text = "\n".join(keys)

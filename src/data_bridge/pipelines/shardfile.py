@@ -76,8 +76,9 @@ class Zstd:
 
 
 class ShardFile:
-    """A new file that ends either complete, fsynced and hashed (`close`) or not there at all (`abort`).
+    """A new file that ends either complete and hashed (`close`) or not there at all (`abort`).
 
+    Making it durable is left to the store that takes it, so that packing never waits for the disk.
     Opened exclusively: two attempts never share a file. Raises DiskFullError when the device is full and
     FatalError for every other refusal of the operating system, both naming the file.
     """
@@ -106,7 +107,7 @@ class ShardFile:
             self._flush()
 
     def close(self) -> tuple[int, str]:
-        """Flush, fsync and close. Returns the file's size in bytes and the hex SHA-256 of its content."""
+        """Write what is left and close. Returns the file's size in bytes and the hex SHA-256 of its content."""
         try:
             self._flush()
             if self._compressor is not None:
@@ -114,7 +115,6 @@ class ShardFile:
                 self._emit(self._compressor.flush())
             with self._translated():
                 fd = self._open_fd()
-                os.fsync(fd)
                 self._fd = None
                 os.close(fd)
         except BaseException:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from data_bridge.model.keys import IndexKeys
 from data_bridge.pipelines.shardfile import Buffer
 
 BLOCK = 512
@@ -75,6 +76,12 @@ def headers(keys: Sequence[str], extension: str, sizes: NDArray[np.int64]) -> ND
 def _put_names(found: NDArray[np.uint8], keys: Sequence[str], suffix: str) -> int:
     """Write the names into the headers; returns how many bytes the longest may have."""
     count = len(keys)
+    characters = keys.characters() if isinstance(keys, IndexKeys) else None
+    if characters is not None:
+        width = int(characters.shape[1])
+        found[:, :width] = characters
+        found[:, width : width + len(suffix)] = np.frombuffer(suffix.encode("ascii"), dtype=np.uint8)
+        return width + len(suffix)
     if count and len(set(map(len, keys))) == 1:
         width = len(keys[0]) + len(suffix)
         names = (suffix.join(keys) + suffix).encode("ascii")
