@@ -77,7 +77,7 @@ _REST = b"\0 0".ljust(103, b"\0") + (b"ustar\x0000bigdata".ljust(40, b"\0") + b"
 _PLAIN = sum(_OWNER) + sum(_TIME) + sum(_REST) - ord(" ") + 8 * ord(" ")
 
 
-def _member(name: bytes, content: bytes) -> list[bytes]:
+def _member(name: bytes, content: bytes | memoryview) -> list[bytes | memoryview]:
     octal = b"%011o" % len(content)
     name = name.ljust(100, b"\0")
     checksum = b"%06o" % (_PLAIN + sum(name) + sum(octal))
@@ -86,13 +86,13 @@ def _member(name: bytes, content: bytes) -> list[bytes]:
 
 def floor(source: Path, out: Path, per_shard: int) -> None:
     """Header and payload of every sample, written in blocks: no check, no hash, nothing safe."""
-    members: Iterator[list[bytes]]
+    members: Iterator[list[bytes | memoryview]]
     if source.suffix == ".parquet":
         import orjson
 
         members = (
-            _member(b"%08d.jpg" % i, row.pop("jpg")) + _member(b"%08d.json" % i, orjson.dumps(row))
-            for i, row in enumerate(_image_rows(source))
+            _member(b"%08d.jpg" % i, image) + _member(b"%08d.json" % i, orjson.dumps(row))
+            for i, (image, row) in enumerate(_image_columns(source))
         )
         _blocks(members, out, per_shard)
         return
@@ -100,21 +100,38 @@ def floor(source: Path, out: Path, per_shard: int) -> None:
         _blocks((_member(b"%08d.json" % i, line[:-1]) for i, line in enumerate(file)), out, per_shard)
 
 
-def _blocks(members: Iterator[list[bytes]], out: Path, per_shard: int) -> None:
-    parts: list[bytes] = []
+def _image_columns(source: Path) -> Iterator[tuple[memoryview, Sample]]:
+    """Images where they lie in Arrow's buffers, and the other fields."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(source) as file:
+        for batch in file.iter_batches(40, use_threads=False):
+            images: Any = batch.column("jpg")
+            _, offsets, content = images.buffers()
+            edges = np.frombuffer(offsets, np.int32)[images.offset : images.offset + len(images) + 1].tolist()
+            data = memoryview(content)
+            rows = batch.drop_columns(["jpg"]).to_pylist()
+            yield from ((data[edges[i] : edges[i + 1]], row) for i, row in enumerate(rows))
+
+
+def _blocks(members: Iterator[list[bytes | memoryview]], out: Path, per_shard: int) -> None:
+    parts: list[bytes | memoryview] = []
     file: IO[bytes] | None = None
+    size = 0
     for number, member in enumerate(members):
         if number % per_shard == 0:
             _end(file, parts)
-            file, parts = (out / f"{number // per_shard:06d}.tar").open("wb", buffering=0), []
+            file, parts, size = (out / f"{number // per_shard:06d}.tar").open("wb", buffering=0), [], 0
         parts += member
-        if file is not None and len(parts) >= 3_000:
+        size += sum(map(len, member))
+        if file is not None and size >= 1 << 20:
             file.write(b"".join(parts))
-            parts = []
+            parts, size = [], 0
     _end(file, parts)
 
 
-def _end(file: IO[bytes] | None, parts: list[bytes]) -> None:
+def _end(file: IO[bytes] | None, parts: list[bytes | memoryview]) -> None:
     if file is None:
         return
     with file:

@@ -89,7 +89,7 @@ def _write_images(path: Path, samples: int) -> None:
 
     rng = random.Random(SEED)
     types = {"jpg": pa.binary(), "id": pa.int64(), "caption": pa.string(), "label": pa.int32(), "score": pa.float64()}
-    schema = pa.schema(types)
+    schema = pa.schema([pa.field(name, kind) for name, kind in types.items()])
     with pq.ParquetWriter(path, schema) as writer:
         for first in range(0, samples, 1_000):
             numbers = range(first, min(first + 1_000, samples))
