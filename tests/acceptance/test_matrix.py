@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def shards_of(listing: bytes) -> list[str]:
     return names
 
 
-def assert_same(source: Source, found: list[Mapping[str, Any]], seen: Callable[[Mapping[str, Any]], Any]) -> None:
+def assert_same(source: Source, found: Sequence[Mapping[str, Any]], seen: Callable[[Mapping[str, Any]], Any]) -> None:
     assert [seen(sample) for sample in found] == source.expected
     keys = [sample["__key__"] for sample in found if "__url__" in sample]
     assert keys == sorted(set(keys))

@@ -53,7 +53,13 @@ configs:
 ---
 """
 META = pa.struct([("tags", pa.list_(pa.string())), ("size", pa.struct([("w", pa.int64()), ("h", pa.int64())]))])
-COLUMNS = {"id": pa.int64(), "caption": pa.string(), "score": pa.float64(), "note": pa.string(), "meta": META}
+COLUMNS: dict[str, pa.DataType] = {
+    "id": pa.int64(),
+    "caption": pa.string(),
+    "score": pa.float64(),
+    "note": pa.string(),
+    "meta": META,
+}
 
 
 @dataclass(frozen=True)
