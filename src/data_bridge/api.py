@@ -6,7 +6,8 @@ from pathlib import Path
 
 from data_bridge.config import Settings, load_settings
 from data_bridge.engine.base import EngineReport
-from data_bridge.engine.drive import drive
+from data_bridge.engine.drive import drive, refuse_too_many_failures
+from data_bridge.errors import FatalError
 from data_bridge.events import (
     Observer,
     RunFinalized,
@@ -18,7 +19,7 @@ from data_bridge.model.report import PlanReport, RunReport, StatusReport, Verify
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines.base import OpenStore, Pipeline, Takeover
 from data_bridge.pipelines.destination import output_uri
-from data_bridge.pipelines.fresh import made_here, start_over
+from data_bridge.pipelines.fresh import made_here
 from data_bridge.pipelines.looking import plan_report, status_report
 from data_bridge.pipelines.verify import verify_dataset
 from data_bridge.storage import open_store
@@ -53,20 +54,22 @@ def run_pipeline(
     """
     started = time.monotonic()
     store = _open(settings, prefix, open_destination)
-    if fresh:
-        start_over(store)
     pipeline = Pipeline(settings, store)
-    run_plan = pipeline.prepare()
+    run_plan = pipeline.prepare_anew(steal=steal) if fresh else pipeline.prepare()
     logs = pipeline.logs()
+    resumed = any(log.shards or log.done for log in logs.values())
+    refuse_too_many_failures(settings, logs)
     observer(_planned(run_plan, store, logs))
     report = EngineReport({})
     if not _finished(logs):
         report = drive(pipeline, logs, observer, workers=workers, takeover=Takeover(steal=steal))
-    resumed = any(log.shards or log.done for log in logs.values())
-    if report.interrupted and not _finished(pipeline.logs()):
-        return _interrupted(pipeline, started, resumed=resumed)
-    if report.error is not None:
-        raise report.error
+        logs = pipeline.logs()
+    # a run that was overtaken by another, or told to stop, may find everything done all the same
+    if not _finished(logs):
+        if report.interrupted:
+            return _interrupted(pipeline, started, resumed=resumed)
+        raise report.error or FatalError("partitions are left undone", hint="run the same command again")
+    refuse_too_many_failures(settings, logs)
     manifest = pipeline.finalize()
     totals = manifest.totals
     observer(RunFinalized(_manifest_uri(store), totals.samples, totals.failed, totals.shards, totals.bytes))

@@ -17,6 +17,8 @@ from data_bridge.errors import (
     FatalError,
     Fenced,
     Interrupted,
+    RetryableError,
+    SourceError,
     StoreError,
 )
 from data_bridge.events import (
@@ -75,7 +77,9 @@ def test_no_partitions_is_no_work(engine: Engine, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (DataError("row 9 is not JSON", hint="use on_error: skip"), "failed"),
+        (DataError("row 9 is not JSON", hint="use on_error: skip"), "permanent"),
+        (SourceError("it was cut"), "failed"),
+        (RetryableError("the store is down"), "permanent"),
         (Fenced("taken over"), "fenced"),
         (BusyError("process 12 holds it"), "busy"),
         (Interrupted("stopped"), "stopped"),

@@ -158,6 +158,7 @@ def foreign_claim(ledger: Ledger, host: Host, driver: str = "d1") -> None:
     ledger.store.put_if_absent(
         "_bridge/run/ledger/p00003/000000.json", dump(Claim(token="other", host=host, driver=driver))
     )
+    ledger.store.put_bytes(claims.heartbeat_key("run", driver), b"1")
 
 
 def test_a_living_process_of_this_machine_keeps_its_claim_and_is_named(ledger: Ledger) -> None:
@@ -169,6 +170,17 @@ def test_a_living_process_of_this_machine_keeps_its_claim_and_is_named(ledger: L
 
         with pytest.raises(BusyError, match=f"process {process.pid}"):
             ProgressTracker(ledger, PARTITION).claim()
+        process.communicate(b"\n")
+
+
+def test_the_claim_of_a_run_that_ended_in_a_process_that_lives_on_is_taken_over(ledger: Ledger) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        started = claims._started(process.pid)
+        assert started is not None
+        foreign_claim(ledger, claims.this_host().model_copy(update={"pid": process.pid, "started": started}))
+        ledger.store.delete(claims.heartbeat_key("run", "d1"))
+
+        ProgressTracker(ledger, PARTITION).claim()
         process.communicate(b"\n")
 
 

@@ -10,16 +10,18 @@ from data_bridge.errors import (
     BridgeError,
     BusyError,
     ConfigError,
-    DiskFullError,
+    DataError,
     FatalError,
     Fenced,
     Interrupted,
+    RetryableError,
     StoreError,
 )
 from data_bridge.events import Event, Observer, PartitionClaimed, PartitionFailed, ShardCommitted
 
-PERMANENT = (ConfigError, DiskFullError, StoreError)
-"""Errors every partition would meet alike: the first one ends the handing out of work."""
+PERMANENT = (ConfigError, DataError, RetryableError, StoreError)
+"""Errors that end the handing out of work: every partition would meet them alike (a store that is down or refuses, a
+full disk), or the user asked to stop at the first (a bad sample under `on_error: fail`)."""
 
 
 class SlotControl(Protocol):
@@ -154,12 +156,12 @@ def attempt(work: Work, partition: int, control: CountingControl) -> Outcome:
 
 
 def _kind(error: BridgeError) -> Literal["failed", "fenced", "busy", "stopped", "permanent"]:
-    if isinstance(error, PERMANENT):
-        return "permanent"
     if isinstance(error, Fenced):
         return "fenced"
     if isinstance(error, BusyError):
         return "busy"
+    if isinstance(error, PERMANENT):
+        return "permanent"
     return "stopped" if isinstance(error, Interrupted) else "failed"
 
 

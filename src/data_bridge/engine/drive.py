@@ -9,7 +9,7 @@ from data_bridge.engine.cores import usable_cores
 from data_bridge.engine.inline import InlineEngine
 from data_bridge.engine.partitions import PartitionWork
 from data_bridge.engine.processes import ProcessEngine
-from data_bridge.errors import BusyError, DataError, RetryableError
+from data_bridge.errors import BusyError, DataError, FatalError, RetryableError, SourceError
 from data_bridge.events import Event, ItemFailed, Notice, Observer, PartitionDone, ShardCommitted
 from data_bridge.model.plan import Plan
 from data_bridge.model.shards import Claim
@@ -44,6 +44,7 @@ def drive(
         watch.look(holder)
     engine, slots = _engine(pipeline.settings, pipeline.plan, workers)
     driver = claims.new_token()
+    pipeline.probe()
     work = PartitionWork(pipeline.settings, pipeline.plan, pipeline.store, driver, slots, takeover)
     counting = _Counting(observer, pipeline.settings, logs)
     with (
@@ -57,10 +58,11 @@ def drive(
             )
             dead = _wait_until_dead(watch, holders)
             again = replace(work, takeover=Takeover(dead_drivers=dead))
-            report = engine.run(again, sorted(elsewhere), counting, poison=pipeline.position)
+            later = engine.run(again, sorted(elsewhere), counting, poison=pipeline.position)
+            report = replace(later, outcomes={**report.outcomes, **later.outcomes})
         for outcome in report.outcomes.values():
-            if outcome.kind == "failed" and outcome.error is not None:
-                pipeline.give_up(outcome.partition, outcome.error)
+            if isinstance(outcome.error, (DataError, SourceError)) or outcome.kind == "failed":
+                pipeline.give_up(outcome.partition, outcome.error or FatalError("failed without saying why"), driver)
     return _unfinished_as_error(report)
 
 
@@ -115,8 +117,18 @@ class _Counting:
         self._observer(event)
         if isinstance(event, (ShardCommitted, PartitionDone)):
             self._failed += event.failed
-        if self._most is not None and self._failed > self._most and not isinstance(event, ItemFailed):
-            raise DataError(
-                f"{self._failed} samples failed, more than pipeline.max_failures = {self._most}",
-                hint="look at the failures under _bridge/ at the destination; mend the source or raise the limit",
-            )
+        if not isinstance(event, ItemFailed):
+            _refuse_more_than(self._most, self._failed)
+
+
+def refuse_too_many_failures(settings: Settings, logs: Mapping[int, PartitionLog]) -> None:
+    """Raise DataError when the ledger holds more failed samples than `max_failures`."""
+    _refuse_more_than(settings.pipeline.max_failures, sum(log.failed_samples for log in logs.values()))
+
+
+def _refuse_more_than(most: int | None, failed: int) -> None:
+    if most is not None and failed > most:
+        raise DataError(
+            f"{failed} samples failed, more than pipeline.max_failures = {most}",
+            hint="look at the failures under _bridge/ at the destination; mend the source or raise the limit",
+        )

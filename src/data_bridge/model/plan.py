@@ -1,5 +1,6 @@
 """The plan: what a run will do, fixed before the first byte is written."""
 
+from functools import cached_property
 from typing import Any, Literal
 
 from data_bridge.model.source import Document, Piece, SourceFile
@@ -64,10 +65,15 @@ class Plan(Document):
     def first(self) -> Generation:
         return self.generations[0]
 
-    @property
+    @cached_property
     def files(self) -> tuple[SourceFile, ...]:
         return tuple(f for g in self.generations for f in g.files)
 
-    @property
+    @cached_property
+    def latest(self) -> dict[str, SourceFile]:
+        """By URI, each file with the identity it had when it was last planned."""
+        return {f.uri: f for f in self.files}
+
+    @cached_property
     def partitions(self) -> tuple[Partition, ...]:
         return tuple(p for g in self.generations for p in g.partitions)

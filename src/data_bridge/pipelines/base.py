@@ -9,14 +9,15 @@ from data_bridge.config import Settings, redacted
 from data_bridge.errors import BridgeError, ConfigError, ConflictError, Fenced, IntegrityError, StoreError
 from data_bridge.events import PartitionClaimed, PartitionDone
 from data_bridge.io.sources.stream import SampleStream
-from data_bridge.model.manifest import MANIFEST_KEY, Manifest
+from data_bridge.model.manifest import Manifest
 from data_bridge.model.plan import Generation, Partition, Plan
 from data_bridge.model.shards import Done, Failed
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
-from data_bridge.pipelines.commit import Committer, Control
+from data_bridge.pipelines.commit import Committer, Control, Opening
 from data_bridge.pipelines.factory import writer_class
 from data_bridge.pipelines.finalize import finalize
+from data_bridge.pipelines.fresh import start_over
 from data_bridge.pipelines.process import PartitionRun
 from data_bridge.pipelines.staging import Staging
 from data_bridge.utils import claims
@@ -44,6 +45,7 @@ class Pipeline:
         self.stream = SampleStream(settings)
         self._plan = plan
         self._slots = slots
+        self._probed = False
         self.sample_bytes: float | None = None
         """Source bytes per sample, estimated when the source is planned for the first time."""
         self._writer_class = writer_class(settings.pipeline.name)
@@ -81,13 +83,25 @@ class Pipeline:
         Raises ConfigError or ConflictError before anything is written when config, source or destination do not fit.
         """
         plan, recorded = self.preview()
-        if not recorded or self.store.head(MANIFEST_KEY) is None:
-            # a finished dataset is only looked at; everything else needs a store that keeps what it is given
-            self.store.probe("_bridge/probe")
         if not recorded:
+            self.probe()
             plan = self._record(plan)
         self._plan = plan
         return plan
+
+    def prepare_anew(self, *, steal: bool = False) -> Plan:
+        """Plan the source, and only then take away what an earlier run made at the destination."""
+        first, self.sample_bytes = planning.first_generation(self.settings, self.stream, self._writer_class)
+        self.probe()
+        start_over(self.store, steal=steal)
+        self._plan = self._record(Plan(run="", generations=(first,)))
+        return self._plan
+
+    def probe(self) -> None:
+        """Make sure once that the store keeps what it is given, and learn what it can do."""
+        if not self._probed:
+            self.store.probe("_bridge/probe")
+            self._probed = True
 
     def _record(self, plan: Plan) -> Plan:
         run = plan.run or claims.new_token()
@@ -97,8 +111,13 @@ class Pipeline:
             if there is None:
                 raise IntegrityError(f"{planning.IDENTITY_KEY} at {self.store.uri} appears and vanishes")
             run = there.run
-        planning.append_generation(self.store, run, plan.generations[-1])
-        return Plan(run=run, generations=plan.generations)
+        if planning.append_generation(self.store, run, plan.generations[-1]):
+            return Plan(run=run, generations=plan.generations)
+        # another run was faster; where it planned the same, it is as good as ours
+        theirs = planning.read_plan(self.store, run)
+        assert theirs is not None, "the record that beat ours is there"
+        planning.check_unchanged(self.settings, theirs)
+        return theirs
 
     def _refuse_foreign(self, identity: planning.Identity | None) -> None:
         """A destination with other things in it is not ours to write to."""
@@ -148,7 +167,7 @@ class Pipeline:
         ):
             self._adopt(staging, committer, tracker)
             writer = self._writer_class(pipeline, generation.writer)
-            files = planning.files_to_read(self.plan, self.stream)
+            files = planning.files_to_read(self.plan, partition, self.stream)
             run = PartitionRun(
                 pipeline,
                 partition,
@@ -162,8 +181,9 @@ class Pipeline:
                 control=control,
             )
             try:
-                with closing(self.stream.read(generation.format, files, partition, tracker.log.cursor.pos)) as batches:
-                    if not run.run(batches):
+                batches = self.stream.read(generation.format, files, partition, tracker.log.cursor.pos)
+                with closing(batches), Opening(control) as opening:
+                    if not run.run(opening.through(batches)):
                         committer.drain()
                         return False
                 self._finish(run, tracker, control)
@@ -192,10 +212,11 @@ class Pipeline:
         tracker.append(done)
         control.emit(PartitionDone(tracker.partition.index, done.samples, done.trailing_failed))
 
-    def give_up(self, index: int, error: BridgeError) -> None:
+    def give_up(self, index: int, error: BridgeError, driver: str) -> None:
         """Note in the ledger why this run left a partition unfinished; the next run claims it again."""
         tracker = ProgressTracker(self.ledger, self.plan.partitions[index])
-        if tracker.log.done is None:
+        claim = tracker.log.claim
+        if claim is not None and claim.driver == driver:
             with suppress(Fenced):  # somebody else is at it already: it is not given up
                 tracker.append(
                     Failed(token=tracker.token, error=error.message, hint=error.hint, cursor=tracker.log.cursor)
@@ -221,25 +242,22 @@ class Pipeline:
         if root.exists() and not any(root.iterdir()):
             root.rmdir()
 
-    def manifest(self) -> Manifest | None:
-        """The published manifest, if there is one."""
-        data = self.store.get(MANIFEST_KEY)
-        return Manifest.model_validate_json(data) if data is not None else None
-
     def position(self, index: int) -> str:
         """Where a partition's cursor stands in the source, for a person; "" when it cannot be told."""
         log = self.ledger.load(self.plan.partitions[index])
         return self._where(self.plan.partitions[index])(log.cursor.index)
 
     def _where(self, partition: Partition) -> "_Where":
-        return _Where(partition, [f.uri for f in self.plan.files], counted=self.plan.first.counted)
+        return _Where(
+            partition, [self.plan.files[p.file].uri for p in partition.pieces], counted=self.plan.first.counted
+        )
 
 
 class _Where:
     """A partition-relative sample index as a place a person can look up."""
 
     def __init__(self, partition: Partition, uris: list[str], *, counted: bool) -> None:
-        self._pieces = [(uris[p.file], p.start, p.end) for p in partition.pieces]
+        self._pieces = [(uri, p.start, p.end) for uri, p in zip(uris, partition.pieces, strict=True)]
         self._partition = partition
         self._counted = counted
 

@@ -2,12 +2,13 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 from data_bridge.errors import BridgeError
 from data_bridge.events import Event, ShardCommitted, ShardUploaded
+from data_bridge.model.batch import Batch
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines.staging import Closed
 from data_bridge.utils.progress import ProgressTracker
@@ -28,6 +29,35 @@ class Control(Protocol):
     def stopping(self) -> bool:
         """Whether to finish what is in hand and stop."""
         ...
+
+
+class Opening:
+    """Gives signs of life while a source is being opened: seeking in a compressed file may take longer than any
+    reader that hangs is granted, and reads have time limits of their own."""
+
+    def __init__(self, control: Control, *, every_s: float = 1.0) -> None:
+        self._control = control
+        self._every_s = every_s
+        self._opened = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="opening", daemon=True)
+
+    def __enter__(self) -> "Opening":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.set()
+        self._thread.join()
+
+    def through(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches; the first one ends the opening."""
+        for batch in batches:
+            self._opened.set()
+            yield batch
+
+    def _loop(self) -> None:
+        while not self._opened.wait(self._every_s):
+            self._control.beat()
 
 
 class Committer:
@@ -69,7 +99,9 @@ class Committer:
         with self._changed:
             if kind is not None and issubclass(kind, BridgeError):
                 # a stop of any kind finishes what was closed before it
-                self._changed.wait_for(lambda: not self._waiting or self._error is not None)
+                while self._waiting and self._error is None:
+                    self._changed.wait(1.0)
+                    self._control.beat()
             self._ended = True
             self._changed.notify_all()
         self._uploads.shutdown(wait=True, cancel_futures=True)

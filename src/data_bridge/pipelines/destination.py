@@ -26,7 +26,9 @@ def output_uri(settings: Settings, prefix: str | None = None) -> str:
     """
     pipeline = settings.pipeline
     if pipeline.output_uri is not None:
-        return pipeline.output_uri.rstrip("/") + (f"/{prefix.strip('/')}" if prefix else "")
+        scheme, colon, path = pipeline.output_uri.rpartition("://")
+        base = path.rstrip("/") or ("/" if path.startswith("/") else "")
+        return scheme + colon + (f"{base.rstrip('/')}/{prefix.strip('/')}" if prefix else base)
     name = (prefix or dataset_name(pipeline)).strip("/")
     if settings.r2 is not None and settings.r2.bucket:
         return "r2://" + "/".join(p for p in (settings.r2.bucket, settings.r2.prefix.strip("/"), name) if p)

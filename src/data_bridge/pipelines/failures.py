@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -10,6 +11,7 @@ import orjson
 from data_bridge.model.batch import RowFailure, Rows
 from data_bridge.pipelines.rows import BadRow, decode
 from data_bridge.pipelines.values import dump
+from data_bridge.utils.files import disk_full
 
 
 class FailureLog:
@@ -28,7 +30,8 @@ class FailureLog:
         line = {"index": index, "key": key, "stage": failure.stage, "where": failure.where, "reason": failure.reason}
         if self._keep_raw and failure.raw is not None:
             line |= _raw(failure.raw)
-        self._open().write(orjson.dumps(line) + b"\n")
+        with disk_full("writing down failed samples"):
+            self._open().write(orjson.dumps(line) + b"\n")
         self.count += 1
 
     def mark(self) -> None:
@@ -53,7 +56,8 @@ class FailureLog:
         """The finished file, or None when nothing failed."""
         if self._file is None or self._path is None:
             return None
-        self._file.close()
+        with disk_full("writing down failed samples"):
+            self._file.close()
         self._file = None
         if self.count == 0:
             self._path.unlink()
@@ -63,7 +67,8 @@ class FailureLog:
     def abandon(self) -> None:
         """Let go of the file without finishing it."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # on a full disk closing fails as well, and nobody needs the file
+                self._file.close()
             self._file = None
 
     def _open(self) -> IO[bytes]:

@@ -8,13 +8,14 @@ from typing import Any
 
 import orjson
 
-from data_bridge.errors import FatalError, IntegrityError
+from data_bridge.errors import BusyError, FatalError, IntegrityError
 from data_bridge.model.manifest import MANIFEST_KEY, IndexRange, Manifest, ManifestShard, Totals
 from data_bridge.model.plan import Plan
 from data_bridge.model.shards import ShardRecord
 from data_bridge.model.store import ObjectStore
+from data_bridge.pipelines.planning import read_plan
 from data_bridge.pipelines.writer import ShardWriter
-from data_bridge.utils.progress import PartitionLog
+from data_bridge.utils.progress import PartitionLog, parsed
 
 
 def finalize(
@@ -38,13 +39,24 @@ def finalize(
     check_presence(store, [record for _, record in shards])
     indexes = writer.indexes([record for _, record in shards])
     manifest = _manifest(plan, logs, shards, indexes, shown_config, writer.name)
-    there = store.get(MANIFEST_KEY)
-    if there is not None and _same(Manifest.model_validate_json(there), manifest):
-        return Manifest.model_validate_json(there)
+    data = store.get(MANIFEST_KEY)
+    there = parsed(Manifest, data, MANIFEST_KEY) if data is not None else None
+    published = there is not None and _same(there, manifest)
     for name, content in indexes.items():
-        store.put_bytes(name, content)
+        if not published or store.get(name) != content:
+            store.put_bytes(name, content)
+    if there is not None and published:
+        return there
+    _refuse_a_past_plan(store, plan)
     store.put_bytes(MANIFEST_KEY, orjson.dumps(manifest.model_dump(mode="json"), option=orjson.OPT_INDENT_2) + b"\n")
     return manifest
+
+
+def _refuse_a_past_plan(store: ObjectStore, plan: Plan) -> None:
+    """Another run may have planned more meanwhile: its manifest must not be replaced by one of the past."""
+    now = read_plan(store, plan.run)
+    if now is None or len(now.generations) != len(plan.generations):
+        raise BusyError(f"another run has changed the plan of {store.uri}", hint="run again: it will finish that plan")
 
 
 def check_presence(store: ObjectStore, records: Sequence[ShardRecord]) -> None:

@@ -1,46 +1,54 @@
 """`--fresh`: take away what an earlier run made at a destination, in an order that never leaves a lie behind."""
 
+import re
 import shutil
-from collections.abc import Iterator
+from contextlib import suppress
 
-from data_bridge.errors import BusyError, ConflictError
-from data_bridge.model.manifest import MANIFEST_KEY, Manifest
+from data_bridge.errors import BusyError, ConflictError, IntegrityError
+from data_bridge.model.manifest import MANIFEST_KEY
+from data_bridge.model.plan import Plan
+from data_bridge.model.shards import Claim
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
+from data_bridge.pipelines.single_writer import WRITER_KEY
 from data_bridge.utils import claims
-from data_bridge.utils.progress import Ledger
+from data_bridge.utils.progress import Ledger, parsed, refuse_if_held
+
+INDEXES = ("shards.txt", "index.json")
+_SHARD = re.compile(r"(chunk-0-)?(\d+-)?\d+(_\d+)?\.(tar|tar\.gz|tar\.zst|bin|zstd\.bin)")
 
 
 def made_here(store: ObjectStore) -> list[str]:
-    """Every key that `start_over` would delete, in order: manifest, indexes, recorded shards, then `_bridge/`.
+    """Every key that `start_over` would delete, in order: manifest, indexes, shards, then `_bridge/`.
 
-    Raises ConflictError for a destination without a dataset of ours in it, BusyError while a claim is live.
+    Shards are known by their names: an attempt that died may have left some that no record names, and the root held
+    nothing when the dataset was begun. Below `_bridge/` the newest records go first and the identity last, so that
+    whatever is left after a crash is still a valid beginning. Raises ConflictError for a destination without a dataset
+    of ours in it.
     """
-    identity = planning.read_identity(store)
-    if identity is None:
+    if store.get(planning.IDENTITY_KEY) is None:
         for found in store.list():
             raise ConflictError(
                 f"{store.uri} holds something that data-bridge did not make (first: {found.key}); nothing was deleted",
                 hint="name another destination, or empty it yourself",
             )
         return []
-    plan = planning.read_plan(store, identity.run)
-    keys: list[str] = []
-    if plan is not None:
-        logs = Ledger(store, identity.run).load_all(plan.partitions)
-        for partition in plan.partitions:
-            claim = logs[partition.index].claim
-            if claim is not None and claims.liveness(claim) == "alive here":
-                raise BusyError(
-                    f"process {claim.host.pid} is working on {store.uri}", hint=f"stop it first (kill {claim.host.pid})"
-                )
-        keys = [s.key for p in plan.partitions for s in logs[p.index].shards if s.key]
-    return [MANIFEST_KEY, *_indexes(store), *keys, *_bookkeeping(store)]
+    keys = [o.key for o in store.list()]
+    ours = [key for key in keys if key in INDEXES or _SHARD.fullmatch(key)]
+    below = [key for key in keys if key.startswith("_bridge/") and key != planning.IDENTITY_KEY]
+    manifest = [MANIFEST_KEY] if MANIFEST_KEY in keys else []
+    return [*manifest, *ours, *sorted(below, reverse=True), planning.IDENTITY_KEY]
 
 
-def start_over(store: ObjectStore) -> int:
-    """Delete the dataset at the destination; returns how many objects went."""
+def start_over(store: ObjectStore, *, steal: bool = False) -> int:
+    """Delete the dataset at the destination; returns how many objects went.
+
+    Raises BusyError, with nothing deleted, while a run that lives works on it (a minute is waited to see whether one
+    on another machine does) and `steal` is not given.
+    """
     keys = made_here(store)
+    if not steal:
+        _refuse_live_runs(store)
     for key in keys:
         store.delete(key)
     if store.local_root is not None:
@@ -48,14 +56,24 @@ def start_over(store: ObjectStore) -> int:
     return len(keys)
 
 
-def _indexes(store: ObjectStore) -> list[str]:
-    data = store.get(MANIFEST_KEY)
-    names = list(Manifest.model_validate_json(data).indexes) if data else []
-    # a run that died between the indexes and the manifest left them unlisted
-    return sorted({*names, "shards.txt", "index.json"})
+def _refuse_live_runs(store: ObjectStore) -> None:
+    with suppress(IntegrityError):  # a damaged ledger is one of the reasons to start over
+        identity = planning.read_identity(store)
+        plan = planning.read_plan(store, identity.run) if identity else None
+        if plan is not None:
+            _refuse_live_claims(store, plan)
 
 
-def _bookkeeping(store: ObjectStore) -> Iterator[str]:
-    """Everything below `_bridge/`, the identity last: until it goes, the destination still says whose it is."""
-    yield from (o.key for o in store.list("_bridge/") if o.key != planning.IDENTITY_KEY)
-    yield planning.IDENTITY_KEY
+def _refuse_live_claims(store: ObjectStore, plan: Plan) -> None:
+    ledger, watch = Ledger(store, plan.run), claims.Watch(store, plan.run)
+    logs = ledger.load_all(plan.partitions)
+    held = {p.index: claim for p in plan.partitions if (claim := logs[p.index].claim) is not None}
+    writer = store.get(WRITER_KEY)
+    if writer is not None and claims.liveness(holder := parsed(Claim, writer, WRITER_KEY)) == "alive here":
+        raise BusyError(f"process {holder.host.pid} is working on {store.uri}", hint="stop it first")
+    far = {claim.driver for claim in held.values() if claims.liveness(claim) == "elsewhere"}
+    for driver in far:
+        watch.look(driver)
+    dead = frozenset(driver for driver in far if watch.is_dead(driver))
+    for index, claim in held.items():
+        refuse_if_held(ledger, plan.partitions[index], claim, dead)

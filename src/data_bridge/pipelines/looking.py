@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 
 from data_bridge.config import Settings
 from data_bridge.errors import ConfigError
-from data_bridge.model.manifest import MANIFEST_KEY
+from data_bridge.model.manifest import MANIFEST_KEY, Manifest
 from data_bridge.model.plan import Plan
 from data_bridge.model.report import PlanReport, StatusReport
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
 from data_bridge.pipelines.base import Pipeline
-from data_bridge.utils.progress import Ledger, PartitionLog
+from data_bridge.utils.progress import Ledger, PartitionLog, parsed
 
 LARGE_SHARD = 2_000_000_000
 """Readers stream shards up to about this size comfortably."""
@@ -52,7 +52,7 @@ def plan_report(settings: Settings, pipeline: Pipeline) -> PlanReport:
         fields=tuple((f["name"], f["type"]) for f in plan.first.fields),
         writer=dict(plan.first.writer),
         warnings=tuple(_warnings(plan, shard_bytes, settings)),
-        complete=bool(plan.run) and len(done) == len(plan.partitions) and store.head(MANIFEST_KEY) is not None,
+        complete=bool(plan.run) and len(done) == len(plan.partitions) and _published(store, logs),
     )
 
 
@@ -92,7 +92,7 @@ def status_report(store: ObjectStore) -> StatusReport:
     return StatusReport(
         run=plan.run,
         destination=store.uri,
-        complete=all(log.done for log in logs.values()) and store.head(MANIFEST_KEY) is not None,
+        complete=all(log.done for log in logs.values()) and _published(store, logs),
         partitions=len(plan.partitions),
         partitions_done=_count(logs, "done"),
         partitions_failed=_count(logs, "failed"),
@@ -103,6 +103,18 @@ def status_report(store: ObjectStore) -> StatusReport:
         bytes=sum(log.bytes for log in logs.values()),
         samples_expected=sum(p.samples or 0 for p in plan.partitions) if counted else None,
         errors=tuple(f"partition {i}: {log.failed.error}" for i, log in logs.items() if log.failed),
+    )
+
+
+def _published(store: ObjectStore, logs: Mapping[int, PartitionLog]) -> bool:
+    """Whether the manifest is there and speaks of all that the ledger has."""
+    data = store.get(MANIFEST_KEY)
+    if data is None:
+        return False
+    totals = parsed(Manifest, data, MANIFEST_KEY).totals
+    return (totals.samples, totals.failed) == (
+        sum(log.samples for log in logs.values()),
+        sum(log.failed_samples for log in logs.values()),
     )
 
 

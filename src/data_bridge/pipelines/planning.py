@@ -20,7 +20,7 @@ from data_bridge.model.plan import LAYOUT_VERSION, Generation, Partition, Plan
 from data_bridge.model.source import Document, SourceFile
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines.writer import ShardWriter
-from data_bridge.utils.progress import dump
+from data_bridge.utils.progress import dump, parsed
 
 IDENTITY_KEY = "_bridge/dataset.json"
 NEXT_STEP = "write to a new destination (pipeline.output_uri), or start this one over with --fresh"
@@ -39,7 +39,7 @@ def read_identity(store: ObjectStore) -> Identity | None:
     data = store.get(IDENTITY_KEY)
     if data is None:
         return None
-    identity = Identity.model_validate_json(data)
+    identity = parsed(Identity, data, IDENTITY_KEY)
     if identity.layout_version != LAYOUT_VERSION:
         raise ConflictError(
             f"{store.uri} was written with layout version {identity.layout_version}, this version writes {LAYOUT_VERSION}",
@@ -51,20 +51,16 @@ def read_identity(store: ObjectStore) -> Identity | None:
 def read_plan(store: ObjectStore, run: str) -> Plan | None:
     """All generations, or None when the run died before its first one."""
     keys = [o.key for o in store.list(_prefix(run))]
-    bodies = [store.get(key) for key in keys]
-    if any(body is None for body in bodies):
+    bodies = {key: store.get(key) for key in keys}
+    if None in bodies.values():
         raise IntegrityError(f"a plan record vanished from {store.uri}", hint="restore it, or start over with --fresh")
-    generations = tuple(Generation.model_validate_json(body) for body in bodies if body)
+    generations = tuple(parsed(Generation, body, key) for key, body in bodies.items() if body is not None)
     return Plan(run=run, generations=generations) if generations else None
 
 
-def append_generation(store: ObjectStore, run: str, generation: Generation) -> None:
-    """Write the next generation. Raises ConflictError when another run has just written one."""
-    key = f"{_prefix(run)}{generation.number:06d}.json"
-    if not store.put_if_absent(key, dump(generation)):
-        raise ConflictError(
-            f"another run has just planned {store.uri} differently", hint="run again: it will continue that plan"
-        )
+def append_generation(store: ObjectStore, run: str, generation: Generation) -> bool:
+    """Write the next generation; False when another run has just written one."""
+    return store.put_if_absent(f"{_prefix(run)}{generation.number:06d}.json", dump(generation))
 
 
 def _prefix(run: str) -> str:
@@ -99,7 +95,7 @@ def first_generation(
         counted=bool(partitions) and all(p.samples is not None for p in partitions),
         key_digits=max(10, len(str(total))),
         shard_digits=max(6, len(str(total // pipeline.samples_per_shard))),
-        files=tuple(_public(f) for f in listing.files),
+        files=_public_files(listing),
         partitions=tuple(partitions),
         fields=tuple(f.model_dump() for f in probe.fields),
         writer=frozen,
@@ -156,7 +152,7 @@ def grown_generation(settings: Settings, stream: SampleStream, plan: Plan) -> Ge
 
     Raises ConflictError that names every file that changed or vanished.
     """
-    known = latest_files(plan)
+    known = plan.latest
     if all(_is_pinned(f) for f in known.values()) and known:
         return None
     listing = stream.listing()
@@ -204,7 +200,7 @@ def _next_generation(stream: SampleStream, plan: Plan, listing: Listing, start: 
         counted=first.counted,
         key_digits=first.key_digits,
         shard_digits=first.shard_digits,
-        files=tuple(_public(f) for f in listing.files),
+        files=_public_files(listing),
         partitions=tuple(_behind(plan, partitions)),
         fields=first.fields,
         writer=first.writer,
@@ -232,24 +228,27 @@ def _behind(plan: Plan, partitions: Sequence[Partition]) -> list[Partition]:
     ]
 
 
-def latest_files(plan: Plan) -> dict[str, SourceFile]:
-    """By URI, each file with the identity it had when it was last planned."""
-    return {f.uri: f for f in plan.files}
-
-
-def files_to_read(plan: Plan, stream: SampleStream) -> list[SourceFile]:
-    """The plan's file table, each entry with the newest identity of its URI: a grown file is read as it is now.
-
-    Signatures of web addresses are not kept in the plan; they come from the config.
+def files_to_read(plan: Plan, partition: Partition, stream: SampleStream) -> dict[int, SourceFile]:
+    """By number in the plan's table, the files of one partition, each as it was last planned: a grown file is read
+    as it is now. Signatures of web addresses are not kept in the plan; they come from the config.
     """
-    latest = latest_files(plan)
     signed = {public_uri(uri): uri for uri in stream.named_uris()}
-    files = (latest[f.uri] for f in plan.files)
-    return [f.model_copy(update={"uri": signed[f.uri]}) if f.uri in signed else f for f in files]
+    found = {p.file: plan.latest[plan.files[p.file].uri] for p in partition.pieces}
+    return {n: f.model_copy(update={"uri": signed[f.uri]}) if f.uri in signed else f for n, f in found.items()}
 
 
-def _public(file: SourceFile) -> SourceFile:
-    return file.model_copy(update={"uri": public_uri(file.uri)})
+def _public_files(listing: Listing) -> tuple[SourceFile, ...]:
+    """The files as they are recorded. Raises ConfigError for two that only a signature or secret tells apart."""
+    files: dict[str, SourceFile] = {}
+    for file in listing.files:
+        uri = public_uri(file.uri)
+        if uri in files:
+            raise ConfigError(
+                f"pipeline.input_uri: two addresses of {uri} differ only in what looks like a secret",
+                hint="secrets are not recorded, so the two could not be told apart on resume: give them different paths",
+            )
+        files[uri] = file.model_copy(update={"uri": uri})
+    return tuple(files.values())
 
 
 def _is_pinned(file: SourceFile) -> bool:

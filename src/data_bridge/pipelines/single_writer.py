@@ -43,7 +43,8 @@ def single_writer(
     finally:
         claims.closed(driver)
         with suppress(BridgeError):  # what ended the run matters more, and a dead holder is seen as dead
-            store.delete(WRITER_KEY)
+            if store.get(WRITER_KEY) == mine:  # a run that stole the destination holds it now
+                store.delete(WRITER_KEY)
 
 
 def _refuse_if_alive(store: ObjectStore, watch: claims.Watch, holder: Claim) -> None:

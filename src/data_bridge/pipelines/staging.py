@@ -13,7 +13,7 @@ import orjson
 
 from data_bridge.model.plan import Partition
 from data_bridge.model.shards import ShardRecord
-from data_bridge.utils.files import replacing, sha256_of
+from data_bridge.utils.files import disk_full, replacing, sha256_of
 from data_bridge.utils.progress import dump
 
 
@@ -46,10 +46,13 @@ class Staging:
         self._count = 0
 
     def __enter__(self) -> "Staging":
-        self.folder.mkdir(parents=True, exist_ok=False)
+        with disk_full(f"making {self.folder}"):
+            self.folder.mkdir(parents=True, exist_ok=False)
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
+        if not self.folder.exists():
+            return  # a later attempt took over and swept it away
         # after an error, finished shards stay for the next attempt; what is not finished is useless
         keep = {p for closed in _closed_in(self.folder) for p in (closed.path, closed.failures, closed.sidecar) if p}
         for path in self.folder.iterdir():

@@ -15,7 +15,9 @@ from data_bridge.model.manifest import MANIFEST_KEY, Manifest, ManifestShard
 from data_bridge.model.report import VerifyReport
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines.factory import writer_class
+from data_bridge.pipelines.planning import read_plan
 from data_bridge.pipelines.writer import ShardWriter
+from data_bridge.utils.progress import Ledger, parsed
 
 READERS = 4
 """Shards read at the same time by a deep check."""
@@ -33,10 +35,12 @@ def verify_dataset(store: ObjectStore, *, deep: bool) -> VerifyReport:
             f"no {MANIFEST_KEY} at {store.uri}",
             hint="the dataset is not finished (`data-bridge status` tells), or this is not its root",
         )
-    manifest = Manifest.model_validate_json(data)
+    manifest = parsed(Manifest, data, MANIFEST_KEY)
     sizes = {o.key: o.size for o in store.list() if not o.key.startswith("_bridge/")}
     problems = list(_presence(manifest, sizes))
     problems += _indexes(store, manifest)
+    problems += _strangers(manifest, sizes)
+    problems += _against_ledger(store, manifest)
     if deep:
         present = [s for s in manifest.shards if sizes.get(s.path) == s.bytes]
         chosen_keys = manifest.provenance["config"].get("key_field") is not None
@@ -73,6 +77,34 @@ def _indexes(store: ObjectStore, manifest: Manifest) -> list[str]:
             problems.append(f"{name}: missing")
         elif hashlib.sha256(content).hexdigest() != digest:
             problems.append(f"{name}: its content is not what was written")
+    return problems
+
+
+def _strangers(manifest: Manifest, sizes: dict[str, int]) -> Iterator[str]:
+    """Objects beside the shards that nothing names: readers that take every file of a folder would read them."""
+    known = {MANIFEST_KEY, *manifest.indexes, *(s.path for s in manifest.shards)}
+    yield from (f"{key}: not part of the dataset" for key in sorted(sizes) if key not in known)
+
+
+def _against_ledger(store: ObjectStore, manifest: Manifest) -> list[str]:
+    """What the ledger records and the manifest does not, or the other way round; failure files by their hash."""
+    plan = read_plan(store, manifest.run)
+    if plan is None:
+        return []  # a dataset may be copied without its bookkeeping
+    logs = Ledger(store, manifest.run).load_all(plan.partitions)
+    records = [r for log in logs.values() for r in log.shards]
+    recorded = {(r.key, r.sha256) for r in records if r.key is not None}
+    listed = {(s.path, s.sha256) for s in manifest.shards}
+    problems = [f"{key}: in the ledger, not in {MANIFEST_KEY}" for key, _ in sorted(recorded - listed)]
+    problems += [f"{key}: in {MANIFEST_KEY}, not in the ledger" for key, _ in sorted(listed - recorded)]
+    digests = {r.failures: r.failures_sha256 for r in records}
+    digests |= {log.done.failures: log.done.failures_sha256 for log in logs.values() if log.done}
+    for key in manifest.failures:
+        content = store.get(key)
+        if content is None:
+            problems.append(f"{key}: missing")
+        elif hashlib.sha256(content).hexdigest() != digests.get(key):
+            problems.append(f"{key}: its content is not what was written")
     return problems
 
 

@@ -7,8 +7,10 @@ with put-if-absent. Appending is the commit. Whoever finds another's record wher
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import orjson
+from pydantic import ValidationError
 
 from data_bridge.errors import BusyError, Fenced, IntegrityError
 from data_bridge.model.plan import Partition
@@ -31,6 +33,24 @@ _KINDS: Mapping[str, type[Claim] | type[ShardRecord] | type[Done] | type[Failed]
 def dump(document: Document) -> bytes:
     """A document as JSON bytes, stable in key order."""
     return orjson.dumps(document.model_dump(mode="json"))
+
+
+class _AnyRecord(Document):
+    kind: str = ""
+
+
+D = TypeVar("D", bound=Document)
+
+
+def parsed(kind: type[D], data: bytes, what: str) -> D:
+    """A stored document. Raises IntegrityError naming it when it is damaged."""
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        raise IntegrityError(
+            f"{what} is damaged: {error.errors(include_url=False, include_input=False)[0]['msg']}",
+            hint="restore it from a copy, or start over with --fresh",
+        ) from None
 
 
 @dataclass(slots=True)
@@ -144,9 +164,9 @@ class Ledger:
 
 def parse(data: bytes) -> Record | None:
     """A record from its bytes; None for a kind made by a later version."""
-    raw = orjson.loads(data)
-    kind = _KINDS.get(raw.get("kind", ""))
-    return kind.model_validate(raw) if kind else None
+    raw = parsed(_AnyRecord, data, "ledger record")
+    kind = _KINDS.get(raw.kind)
+    return parsed(kind, data, "ledger record") if kind else None
 
 
 class ProgressTracker:
@@ -210,10 +230,15 @@ class ProgressTracker:
             self._pending.pop(record.key, None)
 
 
+def _ended(ledger: Ledger, holder: Claim) -> bool:
+    """Whether the run of a claim is over although its process lives on (a notebook): a run keeps a heartbeat."""
+    return bool(holder.driver) and ledger.store.head(claims.heartbeat_key(ledger.run, holder.driver)) is None
+
+
 def refuse_if_held(ledger: Ledger, partition: Partition, holder: Claim, dead_drivers: frozenset[str]) -> None:
     """Raise BusyError when a claim's process lives here, or may live on another machine."""
     match claims.liveness(holder):
-        case "alive here":
+        case "alive here" if not _ended(ledger, holder):
             raise BusyError(
                 f"partition {partition.index} of {ledger.store.uri} is being worked on by process {holder.host.pid} on this machine",
                 hint=f"wait for it, or stop it (kill {holder.host.pid}) and run again",

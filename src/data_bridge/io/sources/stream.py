@@ -1,6 +1,6 @@
 """One source, whatever its scheme and format: list it, cut it into partitions, read them."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,8 +24,6 @@ class Listing:
 
     format: str
     files: tuple[SourceFile, ...]
-    pinned: bool = False
-    """The files are a commit of a Hub repository: they cannot change."""
 
 
 @contextmanager
@@ -83,7 +81,7 @@ class SampleStream:
                 hint="give one dataset, or name the format of the files with input_format",
             )
         name, files = resolve_source(uris[0], self._pipeline.source_options, self.transport)
-        return Listing(name, tuple(files), pinned=True)
+        return Listing(name, tuple(files))
 
     def format(self, name: str) -> Format:
         """The reader of a format. Raises ConfigError for options it does not know."""
@@ -99,9 +97,8 @@ class SampleStream:
         if probe.rows or not partitions:
             return not probe.rows
         with _nothing_started():
-            return not any(
-                batch.count for p in partitions for batch in self.read(listing.format, listing.files, p, None)
-            )
+            files = dict(enumerate(listing.files))
+            return not any(batch.count for p in partitions for batch in self.read(listing.format, files, p, None))
 
     def partitions(
         self, listing: Listing, *, first_file: int = 0, start: dict[str, int] | None = None
@@ -126,7 +123,7 @@ class SampleStream:
         )
 
     def read(
-        self, format_name: str, files: Sequence[SourceFile], partition: Partition, token: Token | None
+        self, format_name: str, files: Mapping[int, SourceFile], partition: Partition, token: Token | None
     ) -> Generator[Batch]:
         """Samples of one partition in order, from the token of an earlier batch (None = from the start)."""
         pieces = [FilePiece(files[p.file], p.start, p.end) for p in partition.pieces]
