@@ -238,17 +238,8 @@ def files_to_read(plan: Plan, partition: Partition, stream: SampleStream) -> dic
 
 
 def _public_files(listing: Listing) -> tuple[SourceFile, ...]:
-    """The files as they are recorded. Raises ConfigError for two that only a signature or secret tells apart."""
-    files: dict[str, SourceFile] = {}
-    for file in listing.files:
-        uri = public_uri(file.uri)
-        if uri in files:
-            raise ConfigError(
-                f"pipeline.input_uri: two addresses of {uri} differ only in what looks like a secret",
-                hint="secrets are not recorded, so the two could not be told apart on resume: give them different paths",
-            )
-        files[uri] = file.model_copy(update={"uri": uri})
-    return tuple(files.values())
+    """The files as they are recorded: the transport has refused two that only a secret tells apart."""
+    return tuple(f.model_copy(update={"uri": public_uri(f.uri)}) for f in listing.files)
 
 
 def _is_pinned(file: SourceFile) -> bool:
