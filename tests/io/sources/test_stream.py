@@ -58,7 +58,7 @@ def test_damage_found_while_reading_is_an_error_of_the_source(tmp_path: Path) ->
     listing = stream.listing()
 
     with pytest.raises(SourceError, match="end-of-archive"):
-        next(stream.read("tar", listing.files, stream.partitions(listing)[0], None))
+        next(stream.read("tar", dict(enumerate(listing.files)), stream.partitions(listing)[0], None))
 
 
 @pytest.mark.parametrize(
