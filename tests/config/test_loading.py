@@ -274,6 +274,19 @@ def test_what_is_no_config_is_refused_by_name(tmp_path: Path, name: str, text: s
     assert said in message
 
 
+@pytest.mark.xfail(strict=True, reason="UnicodeDecodeError, because the text is read before the guarded part")
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_bytes(b"pipeline:\n  input_uri: caf\xe9.jsonl\n")
+
+    with pytest.raises(ConfigError, match=r"c\.yaml"):
+        load_settings(tmp_path / "c.yaml", {})
+
+
+@pytest.mark.xfail(strict=True, reason="TypeError: the check for keys given twice hashes a list")
+def test_a_yaml_key_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    assert "c.yaml" in refused(tmp_path, "? [a, b]\n: 1\npipeline: {input_uri: a}\n")
+
+
 def test_a_missing_file_is_refused_with_the_way_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no config file at .*none\.yaml") as caught:
         load_settings(tmp_path / "none.yaml")
@@ -319,7 +332,13 @@ def test_no_value_is_in_a_message_about_a_secret(tmp_path: Path) -> None:
     assert "s3cret" not in message
 
 
-def test_flags_override_the_file_and_are_checked(tmp_path: Path) -> None:
+@pytest.mark.xfail(strict=True, reason="`model_copy` checks nothing")
+def test_what_overrides_the_file_is_checked(tmp_path: Path) -> None:
+    with pytest.raises((ConfigError, ValueError)):
+        overridden(load(tmp_path, "pipeline: {input_uri: a}"), limit=0)
+
+
+def test_flags_override_the_file(tmp_path: Path) -> None:
     settings = load(tmp_path, "pipeline: {input_uri: a, limit: 5}")
 
     assert overridden(settings, limit=None, allow_empty=None) == settings
