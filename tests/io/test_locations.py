@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from data_bridge.config import Settings
 from data_bridge.errors import ConfigError
 from data_bridge.io.listing import local_files
 from data_bridge.io.locations import Bucketed, braces, check_hub_uri, check_url, glob_pattern, hub_url, scheme_of, shown
+from data_bridge.io.transport import Transport
 
 STRANGE = [
     "with space.txt",
@@ -282,3 +284,9 @@ def test_hub_uris_become_urls(uri: str, path: str) -> None:
 def test_hub_uris_that_are_no_single_file_are_refused(uri: str) -> None:
     with pytest.raises(ConfigError, match=r"no file|globs"):
         check_hub_uri(uri)
+
+
+@pytest.mark.parametrize("uri", ["", "  "])
+def test_an_empty_name_is_not_the_current_folder(uri: str) -> None:
+    with pytest.raises(ConfigError, match=r"input_uri is empty"):
+        Transport(Settings.model_validate({"pipeline": {"input_uri": uri}})).expand([uri])

@@ -254,3 +254,11 @@ def test_frozen_members_do_not_depend_on_the_order_of_stored_keys() -> None:
 )
 def test_files_are_known_by_their_first_bytes(start: bytes, kind: str | None) -> None:
     assert file_kind(start) == kind
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_field_called_key_is_data_where_the_source_is_no_tar(declared: bool) -> None:
+    fields = (Field(name="__key__", type="string"), Field(name="n", type="int64"))
+    found = freeze(PipelineSettings(input_uri="x"), Probe(fields, declared, [{"__key__": "a", "n": 1}]))
+
+    assert (found["members"], found["rest"], found["drop"]) == ({}, "json", [])

@@ -47,6 +47,8 @@ class Transport:
         Raises ConfigError naming the URI for a missing file, an empty match, `pipe:`, a file named twice or no access.
         """
         found: list[SourceFile] = []
+        if not all(uri.strip() for uri in uris):
+            raise ConfigError("pipeline.input_uri is empty", hint="write `.` for the current folder")
         for uri in uris:
             found.extend(self._local(uri) if scheme_of(uri) == "file" else self._remote_files(uri))
         seen: set[str] = set()

@@ -86,9 +86,10 @@ def freeze(settings: PipelineSettings, probe: Probe) -> dict[str, Any]:
     _check_names(settings, names)
     warnings: list[str] = []
     explicit = {name: _explicit(name, ext, probe) for name, ext in (settings.members or {}).items()}
-    own = [f.name for f in probe.fields if f.name not in explicit and f.name not in SAMPLE_META and _is_file(f, probe)]
-    named = {name: name for name in own if _named_by_extension(name, from_tar="__key__" in names)}
-    drop = [name for name in names if name in SAMPLE_META and name not in explicit]
+    own = [f.name for f in probe.fields if f.name not in explicit and _is_file(f, probe)]
+    from_tar = _is_tar(probe)
+    named = {name: name for name in own if _named_by_extension(name, from_tar=from_tar)}
+    drop = [name for name in names if from_tar and name in SAMPLE_META and name not in explicit]
     others = [name for name in names if name not in explicit and name not in own and name not in drop]
     taken: set[str] = set()
     members: dict[str, str] = {}
@@ -175,6 +176,12 @@ def _explicit(name: str, wanted: str, probe: Probe) -> str:
 
 def _values(name: str, probe: Probe) -> list[Any]:
     return [row[name] for row in probe.rows if row.get(name) is not None]
+
+
+def _is_tar(probe: Probe) -> bool:
+    """Whether the samples are those of a tar: then `__key__` is no data. In any other source it is a field like others."""
+    others = [f for f in probe.fields if f.name not in SAMPLE_META]
+    return not probe.declared and len(others) < len(probe.fields) and all(_is_file(f, probe) for f in others)
 
 
 def _is_file(column: Field, probe: Probe) -> bool:
