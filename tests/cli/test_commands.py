@@ -81,7 +81,6 @@ def test_init_replaces_a_file_only_when_forced(tmp_path: Path) -> None:
     assert path.read_text() == TEMPLATE
 
 
-@pytest.mark.xfail(strict=True, reason="a bare FileExistsError or PermissionError")
 def test_init_where_nothing_can_be_written_is_an_error_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
@@ -90,14 +89,12 @@ def test_init_where_nothing_can_be_written_is_an_error_with_a_hint(tmp_path: Pat
     assert isinstance(shown.exception, ConfigError)
 
 
-@pytest.mark.xfail(strict=True, reason="the flags of the interrupted command are all repeated")
 def test_the_command_to_go_on_with_deletes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["data-bridge", "run", "c.yaml", "--fresh", "--yes"])
 
     assert _command_line() == "data-bridge run c.yaml"
 
 
-@pytest.mark.xfail(strict=True, reason="--config beside a config as RUN is ignored in silence")
 def test_two_configs_for_one_destination_are_refused(tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(f"pipeline: {{input_uri: a, output_uri: {tmp_path}/out}}")

@@ -126,7 +126,6 @@ def test_shards_cut_by_size_are_numbered_within_their_range(undisturbed: GetUndi
     assert any(name.endswith("_1.tar") for name in names)
 
 
-@pytest.mark.xfail(strict=True, reason="a partition that is done is never swept, nor is its folder by finalize()")
 def test_no_staged_file_outlives_the_rerun(undisturbed: GetUndisturbed, tmp_path: Path) -> None:
     run = undisturbed("jsonl to tar.gz")
     left: dict[int, list[str]] = {}

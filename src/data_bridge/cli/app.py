@@ -58,8 +58,11 @@ def init(
         raise ConfigError(
             f"{config} exists already", hint="name another file with --config, or replace it with --force"
         )
-    config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(TEMPLATE, encoding="utf-8")
+    try:
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(TEMPLATE, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write {config}: {error.strerror}", hint="name another file with --config") from None
     say(f"wrote {config}\nnext: edit it, then  data-bridge plan {config}")
 
 
@@ -114,11 +117,13 @@ def run(
 
 
 @app.command(epilog="Example: data-bridge status r2://bucket/laion2B-en --config configs/mine.yaml")
-def status(run: RunArgument, config: RunConfig = None, prefix: Prefix = None, as_json: Json = False) -> None:
+def status(
+    run: RunArgument, config: RunConfig = None, prefix: Prefix = None, limit: Limit = None, as_json: Json = False
+) -> None:
     """Show what the ledger of a destination says."""
     from data_bridge import api
 
-    destination, settings = _destination(run, config, prefix)
+    destination, settings = _destination(run, config, prefix, limit)
     report = api.status(destination, settings)
     say(words.as_json(report) if as_json else words.status(report))
 
@@ -128,13 +133,14 @@ def verify(
     run: RunArgument,
     config: RunConfig = None,
     prefix: Prefix = None,
+    limit: Limit = None,
     deep: Annotated[bool, typer.Option("--deep", help="Also read every shard: SHA-256, counts, structure.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check that a finished dataset is whole: objects, sizes, and with --deep their content."""
     from data_bridge import api
 
-    destination, settings = _destination(run, config, prefix)
+    destination, settings = _destination(run, config, prefix, limit)
     report = api.verify(destination, settings, deep=deep)
     say(words.as_json(report) if as_json else words.verified(report))
     raise typer.Exit(report.exit_code)
@@ -158,6 +164,7 @@ def main() -> None:
         words.fail(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
+        words.tell("interrupted; run the same command again to go on")
         sys.exit(130)
 
 
@@ -175,12 +182,12 @@ def _settings(path: Path | None, config: Path | None, limit: int | None = None, 
     return overridden(settings, limit=limit, allow_empty=allow_empty or None)
 
 
-def _destination(run: str, config: Path | None, prefix: str | None):  # type: ignore[no-untyped-def]
+def _destination(run: str, config: Path | None, prefix: str | None, limit: int | None):  # type: ignore[no-untyped-def]
     """RUN as a destination and the settings that open it: a config's own, or the URI given."""
     from data_bridge.pipelines.destination import output_uri
 
     if Path(run).suffix in {".yaml", ".yml", ".toml", ".json"} and Path(run).is_file():
-        settings = _settings(Path(run), None)
+        settings = _settings(Path(run), config, limit)
         return output_uri(settings, prefix), settings
     return run, _settings(None, config) if config else None
 
@@ -199,4 +206,5 @@ def _confirm_fresh(settings, prefix: str | None) -> None:  # type: ignore[no-unt
 def _command_line() -> str:
     import shlex
 
-    return shlex.join(["data-bridge", *sys.argv[1:]])
+    # what was deleted once must not be deleted again
+    return shlex.join(["data-bridge", *(a for a in sys.argv[1:] if a not in ("--fresh", "--yes", "-y"))])

@@ -5,6 +5,7 @@ import re
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from data_bridge.errors import BridgeError
 
@@ -14,9 +15,7 @@ if TYPE_CHECKING:
 
 SHORTEST_SECRET = 6
 _hidden: set[str] = set()
-_URL_SECRETS = re.compile(
-    r"(?i)(://)[^/\s@]+:[^/\s@]+@|([?&](?:x-amz-signature|x-amz-credential|x-amz-security-token|signature|sig|token)=)[^&\s'\"]+"
-)
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>|]+")
 
 
 def hide_secrets_of(settings: "Settings") -> None:
@@ -27,10 +26,14 @@ def hide_secrets_of(settings: "Settings") -> None:
 
 
 def redacted(text: str) -> str:
-    """The text without known secrets, URL passwords and signatures."""
+    """The text without known secrets, and without passwords and signatures of the addresses in it."""
     for secret in _hidden:
         text = text.replace(secret, "***")
-    return _URL_SECRETS.sub(lambda m: f"{m[1]}***@" if m[1] else f"{m[2]}***", text)
+    if "://" not in text:
+        return text
+    from data_bridge.config import public_uri
+
+    return _ADDRESS.sub(lambda m: public_uri(m[0]), text)
 
 
 def say(text: str) -> None:
@@ -123,7 +126,7 @@ def result(report: "RunReport", command: str) -> str:
 
 
 def _reading(report: "RunReport") -> list[str]:
-    local = report.destination.removeprefix("file://")
+    local = unquote(report.destination.removeprefix("file://"))
     if report.format == "litdata":
         where = local if report.destination.startswith("file://") else report.destination.replace("r2://", "s3://")
         options = "" if report.destination.startswith("file://") else ", storage_options={...}"

@@ -1,9 +1,9 @@
 """Settings: the only reader of config files and environment."""
 
 from data_bridge.config.environment import hf_endpoint, hf_token, http_proxy
-from data_bridge.config.fingerprint import byte_settings, changed_values, config_hash, redacted
+from data_bridge.config.fingerprint import byte_settings, changed_values, config_hash
 from data_bridge.config.loading import load_settings, overridden
-from data_bridge.config.secrets import is_secret_name, public_uri, secrets_in, without_secrets
+from data_bridge.config.secrets import is_secret_name, public_uri, secrets_in, with_open_secrets, without_secrets
 from data_bridge.config.settings import (
     PipelineSettings,
     R2Settings,
@@ -32,7 +32,7 @@ __all__ = [
     "load_settings",
     "overridden",
     "public_uri",
-    "redacted",
     "secrets_in",
+    "with_open_secrets",
     "without_secrets",
 ]

@@ -20,11 +20,6 @@ def byte_settings(settings: Settings) -> dict[str, Any]:
     return _marked(settings.pipeline, byte=True)
 
 
-def redacted(settings: Settings) -> dict[str, Any]:
-    """The pipeline settings as they may be shown and stored: everything except secrets."""
-    return {**_marked(settings.pipeline, byte=True), **_marked(settings.pipeline, byte=False)}
-
-
 def config_hash(values: Mapping[str, Any]) -> str:
     """SHA-256 of `byte_settings`, hex."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -34,20 +34,25 @@ def load_settings(path: Path, env: Mapping[str, str] = os.environ) -> Settings:
     try:
         return Settings.model_validate({k: v for k, v in values.items() if v is not None})
     except ValidationError as error:
-        raise ConfigError(
-            f"{path}:\n" + "\n".join(_problem(e) for e in error.errors(include_input=False, include_url=False)),
-            hint="`data-bridge schema` prints every key; docs/config.md explains them",
-        ) from None
+        raise _refusal(f"{path}:", error) from None
+
+
+def _refusal(what: str, error: ValidationError) -> ConfigError:
+    problems = [_problem(e) for e in error.errors(include_input=False, include_url=False)]
+    return ConfigError(
+        "\n".join([what, *dict.fromkeys(problems)]),
+        hint="`data-bridge schema` prints every key; docs/config.md explains them",
+    )
 
 
 def _parse(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"no config file at {path}", hint="`data-bridge init` writes one to start from")
-    text = path.read_text(encoding="utf-8-sig")
+    parser = _PARSERS.get(path.suffix.lower())
+    if parser is None:
+        raise ConfigError(f"{path}: not a config file", hint="name it .yaml, .toml or .json")
     try:
-        raw = _PARSERS[path.suffix.lower()](text)
-    except KeyError:
-        raise ConfigError(f"{path}: not a config file", hint="name it .yaml, .toml or .json") from None
+        raw = parser(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be parsed: {error}") from None
     if not isinstance(raw, dict):
@@ -61,17 +66,28 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - as inherited
         seen: set[Any] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be text", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, refused when a key stands in it twice."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+        raise ValueError(f"key {twice!r} stands twice")
+    return found
+
+
 _PARSERS: Mapping[str, Callable[[str], Any]] = {
     ".yaml": lambda text: yaml.load(text, _UniqueKeys),  # noqa: S506 - a SafeLoader
     ".yml": lambda text: yaml.load(text, _UniqueKeys),  # noqa: S506
     ".toml": tomllib.loads,
-    ".json": json.loads,
+    ".json": lambda text: json.loads(text, object_pairs_hook=_unique),
 }
 
 
@@ -109,7 +125,9 @@ def _interpolated(value: Any, env: Mapping[str, str], path: tuple[str, ...], mis
 
 def _problem(error: Mapping[str, Any]) -> str:
     """One validation error as `path: what is wrong`."""
-    loc = [part for part in error["loc"] if not (isinstance(part, str) and part.startswith(("tuple[", "function-")))]
+    loc = [
+        p for p in error["loc"] if not (isinstance(p, str) and (p == "str" or p.startswith(("tuple[", "function-"))))
+    ]
     where = ".".join(str(part) for part in loc)
     if error["type"] == "extra_forbidden":
         close = difflib.get_close_matches(str(loc[-1]), _keys_at(loc[:-1]), n=1)
@@ -130,6 +148,15 @@ def _keys_at(loc: Sequence[Any]) -> list[str]:
 
 
 def overridden(settings: Settings, **values: Any) -> Settings:
-    """The settings with pipeline values replaced by those of command line flags that were given (not None), checked anew."""
+    """The settings with pipeline values replaced by those of command line flags that were given (not None).
+
+    Raises ConfigError for a value the file could not have either.
+    """
     given = {k: v for k, v in values.items() if v is not None}
-    return settings.model_copy(update={"pipeline": settings.pipeline.model_copy(update=given)}) if given else settings
+    if not given:
+        return settings
+    try:
+        pipeline = type(settings.pipeline).model_validate({**settings.pipeline.model_dump(), **given})
+    except ValidationError as error:
+        raise _refusal("the command line:", error) from None
+    return settings.model_copy(update={"pipeline": pipeline})

@@ -7,7 +7,7 @@ import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
@@ -90,13 +90,12 @@ def _others(key: str, info: FieldInfo) -> str:
 
 def _type(info: FieldInfo) -> str:
     # sizes are integers that may be written as text
-    sized = any(type(m).__name__ == "BeforeValidator" for m in info.metadata) or "BeforeValidator" in repr(
-        info.annotation
-    )
-    return "size" if sized else _name(info.annotation)
+    return "size" if "parse_size" in f"{info.metadata}{info.annotation}" else _name(info.annotation)
 
 
 def _name(kind: Any) -> str:
+    if get_origin(kind) is Annotated:
+        return _name(get_args(kind)[0])
     origin, inner = get_origin(kind), [a for a in get_args(kind) if a is not type(None)]
     if origin is Literal:
         return ", ".join(f"`{a}`" for a in inner)

@@ -7,11 +7,39 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, SecretStr
 
-SECRET_WORDS = ("token", "secret", "password", "credential", "api_key", "access_key", "authorization")
+SECRET_WORDS = (
+    "token",
+    "secret",
+    "password",
+    "credential",
+    "api_key",
+    "access_key",
+    "authorization",
+    "storage_options",
+    "headers",
+)
 
 
 def is_secret_name(name: object) -> bool:
     return any(word in str(name).lower() for word in SECRET_WORDS)
+
+
+def with_hidden_secrets(value: Any, *, secret: bool = False) -> Any:
+    """A value of the config with every text under a name that sounds like a secret made a SecretStr."""
+    if isinstance(value, dict):
+        return {k: with_hidden_secrets(v, secret=secret or is_secret_name(k)) for k, v in value.items()}
+    if isinstance(value, list):
+        return [with_hidden_secrets(v, secret=secret) for v in value]
+    return SecretStr(value) if secret and isinstance(value, str) else value
+
+
+def with_open_secrets(value: Any) -> Any:
+    """The reverse of `with_hidden_secrets`: for the library that needs them, and nobody else."""
+    if isinstance(value, dict):
+        return {k: with_open_secrets(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [with_open_secrets(v) for v in value]
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def without_secrets(value: Any) -> Any:
@@ -32,8 +60,8 @@ def _secret_values(value: Any) -> Iterator[str]:
     elif isinstance(value, BaseModel):
         for name in type(value).model_fields:
             yield from _secret_values(getattr(value, name))
-    elif isinstance(value, dict):
-        for inner in value.values():
+    elif isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
             yield from _secret_values(inner)
 
 
@@ -57,13 +85,14 @@ _SECRET_PARAMETERS = (
 
 
 def public_uri(uri: str) -> str:
-    """A web address without user, password and the query parameters that sign it: what may be stored and compared.
+    """An address without user and password, a web address also without the query parameters that sign it: what may be
+    stored, shown and compared.
 
     A presigned address changes each time it is made; this part of it stays.
     """
     scheme, colon, _ = uri.partition("://")
-    if not colon or scheme not in ("http", "https"):
-        return uri
+    if not colon or scheme.lower() not in ("http", "https"):
+        return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/@\s]*:[^/@\s]*@", r"\1", uri)
     parts = urlsplit(uri)
     query = [p for p in re.split("[&;]", parts.query) if p and not _is_secret_parameter(p.partition("=")[0])]
     if any(p.lower().startswith("x-amz-") for p in query):

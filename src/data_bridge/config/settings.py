@@ -17,16 +17,23 @@ from pydantic import (
     model_validator,
 )
 
-from data_bridge.config.secrets import is_secret_name
+from data_bridge.config.secrets import with_hidden_secrets
 
 SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
               "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
 
 
+def refuse_bool(value: object) -> object:
+    """`true` would pass for 1."""
+    if isinstance(value, bool):
+        raise ValueError("a number is needed, not true or false")  # noqa: TRY004 - pydantic reports ValueErrors
+    return value
+
+
 def parse_size(value: object) -> object:
     """`"1GB"`, `"64MiB"` or a plain number of bytes -> int; anything else is left for validation to refuse."""
     if not isinstance(value, str):
-        return value
+        return refuse_bool(value)
     text = value.strip().lower().replace("_", "").replace(" ", "")
     number = text.rstrip("abcdefghijklmnopqrstuvwxyz")
     unit = SIZE_UNITS.get(text[len(number) :])
@@ -36,6 +43,7 @@ def parse_size(value: object) -> object:
 
 
 Size = Annotated[int, BeforeValidator(parse_size)]
+Count = Annotated[int, BeforeValidator(refuse_bool)]
 
 
 def _field(default: Any = ..., *, byte: bool, **extra: Any) -> Any:
@@ -53,9 +61,9 @@ class VastSettings(Section):
     """A rented machine; read only with `--use-vast`."""
 
     api_key: SecretStr | None = _field(None, byte=False, description="Vast.ai API key")
-    offer_id: int | None = _field(None, byte=False, description="rent exactly this offer")
+    offer_id: Count | None = _field(None, byte=False, description="rent exactly this offer")
     image: str | None = _field(None, byte=False, description="container image of the machine")
-    storage_gb: int | None = _field(None, byte=False, gt=0, description="disk to rent, GB")
+    storage_gb: Count | None = _field(None, byte=False, gt=0, description="disk to rent, GB")
     repo_url: str | None = _field(None, byte=False, description="repository to install on the machine")
     repo_ref: str | None = _field(None, byte=False, description="commit, tag or branch of `repo_url`")
 
@@ -121,7 +129,8 @@ class SourceOptions(Section):
     @classmethod
     def _hide_secrets(cls, value: dict[str, Any]) -> dict[str, Any]:
         """What sounds like a secret is one: it must not appear in a repr either."""
-        return {k: SecretStr(v) if isinstance(v, str) and is_secret_name(k) else v for k, v in value.items()}
+        hidden: dict[str, Any] = with_hidden_secrets(value)
+        return hidden
 
 
 class PipelineSettings(Section):
@@ -150,7 +159,7 @@ class PipelineSettings(Section):
         byte=True,
         description="litdata: `classic` opens in every reader since 0.2.50, `arrow` (0.2.74) keeps nulls and bytes",
     )
-    samples_per_shard: int = _field(
+    samples_per_shard: Count = _field(
         2048,
         byte=True,
         gt=0,
@@ -172,20 +181,20 @@ class PipelineSettings(Section):
     on_error: Literal["fail", "skip", "quarantine"] = _field(
         "fail", byte=True, description="a bad sample: stop, leave it out, or leave it out and keep its raw bytes"
     )
-    max_failures: int | None = _field(None, byte=False, ge=0, description="stop when more samples than this failed")
+    max_failures: Count | None = _field(None, byte=False, ge=0, description="stop when more samples than this failed")
     partition_bytes: Size = _field(256_000_000, byte=True, gt=0, description="size of the unit of work")
-    max_lag_samples: int | None = _field(
+    max_lag_samples: Count | None = _field(
         None,
         byte=True,
         gt=0,
         description="close a shard after this many source samples even if few were written; default 64 x samples_per_shard",
     )
-    limit: int | None = _field(None, byte=True, gt=0, description="only the first N samples; a dataset of its own")
+    limit: Count | None = _field(None, byte=True, gt=0, description="only the first N samples; a dataset of its own")
     allow_empty: bool = _field(False, byte=False, description="a source without samples is not an error")
-    workers: int | None = _field(
+    workers: Count | None = _field(
         None, byte=False, ge=0, description="worker processes; 0 = in this process; default: usable cores"
     )
-    upload_concurrency: int = _field(2, byte=False, gt=0, description="shards each worker uploads at the same time")
+    upload_concurrency: Count = _field(2, byte=False, gt=0, description="shards each worker uploads at the same time")
     staging_dir: Path | None = _field(
         None, byte=False, description="where shards wait for upload; default: the user's cache folder"
     )

@@ -35,7 +35,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A finished local shard file: flushed, fsynced, closed."""
+    """A finished local shard file. The store that takes it makes it durable."""
 
     bytes: int
     sha256: str

@@ -1,11 +1,12 @@
 """A run's steps: prepare (plan), process (one partition), finalize (manifest)."""
 
+import shutil
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_bridge.config import Settings, redacted
+from data_bridge.config import Settings
 from data_bridge.errors import BridgeError, ConfigError, ConflictError, Fenced, IntegrityError, StoreError
 from data_bridge.events import PartitionClaimed, PartitionDone
 from data_bridge.io.sources.stream import SampleStream
@@ -233,14 +234,13 @@ class Pipeline:
     def finalize(self) -> Manifest:
         """Publish indexes and manifest. Raises when something recorded is missing or a partition is unfinished."""
         writer = self._writer_class(self.settings.pipeline, self.plan.first.writer)
-        manifest = finalize(self.store, self.plan, self.logs(), writer, redacted(self.settings))
+        manifest = finalize(self.store, self.plan, self.logs(), writer)
         self._remove_staging()
         return manifest
 
     def _remove_staging(self) -> None:
-        root = self.staging_root()
-        if root.exists() and not any(root.iterdir()):
-            root.rmdir()
+        """Nothing waits any more: everything is committed, and what an attempt that died left is of no use."""
+        shutil.rmtree(self.staging_root(), ignore_errors=True)
 
     def position(self, index: int) -> str:
         """Where a partition's cursor stands in the source, for a person; "" when it cannot be told."""

@@ -23,7 +23,6 @@ def finalize(
     plan: Plan,
     logs: Mapping[int, PartitionLog],
     writer: ShardWriter,
-    shown_config: Mapping[str, Any],
 ) -> Manifest:
     """Publish the finished dataset. Running it again on the same ledger changes nothing.
 
@@ -38,7 +37,7 @@ def finalize(
     shards = [(p.index, record) for p in plan.partitions for record in logs[p.index].shards if record.key is not None]
     check_presence(store, [record for _, record in shards])
     indexes = writer.indexes([record for _, record in shards])
-    manifest = _manifest(plan, logs, shards, indexes, shown_config, writer.name)
+    manifest = _manifest(plan, logs, shards, indexes, writer.name)
     data = store.get(MANIFEST_KEY)
     there = parsed(Manifest, data, MANIFEST_KEY) if data is not None else None
     published = there is not None and _same(there, manifest)
@@ -78,7 +77,6 @@ def _manifest(
     logs: Mapping[int, PartitionLog],
     shards: Sequence[tuple[int, ShardRecord]],
     indexes: Mapping[str, bytes],
-    shown_config: Mapping[str, Any],
     format_name: str,
 ) -> Manifest:
     first = plan.first
@@ -118,7 +116,7 @@ def _manifest(
             "source_format": first.format,
             "generations": len(plan.generations),
             "config_hash": first.config_hash,
-            "config": dict(shown_config),
+            "config": first.config,
             "stages": [],
             "versions": {"data-bridge": version("train-data-bridge"), **first.libraries},
         },
@@ -144,6 +142,5 @@ def _essence(manifest: Manifest) -> dict[str, Any]:
     values = manifest.model_dump()
     for key in ("created", "run"):
         values.pop(key)
-    for key in ("config", "versions"):
-        values["provenance"].pop(key, None)
+    values["provenance"].pop("versions", None)
     return values

@@ -32,7 +32,7 @@ def plan_report(settings: Settings, pipeline: Pipeline) -> PlanReport:
     done = [p for p in plan.partitions if p.index in logs and logs[p.index].done is not None]
     return PlanReport(
         run=plan.run or None,
-        source=options.input_uri if isinstance(options.input_uri, str) else ", ".join(options.input_uri),
+        source=planning.shown(options.input_uri),
         source_format=plan.first.format,
         destination=store.uri,
         format=options.name,

@@ -19,6 +19,7 @@ from data_bridge.io.sources.stream import Listing, SampleStream
 from data_bridge.model.plan import LAYOUT_VERSION, Generation, Partition, Plan
 from data_bridge.model.source import Document, SourceFile
 from data_bridge.model.store import ObjectStore
+from data_bridge.pipelines import schema
 from data_bridge.pipelines.writer import ShardWriter
 from data_bridge.utils.progress import dump, parsed
 
@@ -75,12 +76,12 @@ def first_generation(
     Raises ConfigError for an empty source unless `allow_empty`.
     """
     listing = stream.listing()
-    probe = stream.probe(listing)
+    probe = schema.apply(settings.pipeline, stream.probe(listing), listing.format)
     partitions = stream.partitions(listing)
     pipeline = settings.pipeline
-    if not pipeline.allow_empty and not partitions:
+    if not pipeline.allow_empty and stream.is_empty(listing, partitions, probe):
         raise ConfigError(
-            f"pipeline.input_uri: {_shown(pipeline.input_uri)} holds no samples",
+            f"pipeline.input_uri: {shown(pipeline.input_uri)} holds no samples",
             hint="check the path and input_format, or pass --allow-empty if that is right",
         )
     values = byte_settings(settings)
@@ -103,8 +104,8 @@ def first_generation(
     return generation, probe.mean_sample_bytes
 
 
-def _shown(uri: str | Sequence[str]) -> str:
-    return uri if isinstance(uri, str) else ", ".join(uri)
+def shown(uri: str | Sequence[str]) -> str:
+    return ", ".join(public_uri(u) for u in ([uri] if isinstance(uri, str) else uri))
 
 
 def _libraries(settings: Settings) -> dict[str, str]:

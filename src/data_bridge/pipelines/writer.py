@@ -54,7 +54,7 @@ class ShardWriter(Protocol):
         ...
 
     def finish(self) -> Packed:
-        """Complete, flush and fsync the shard."""
+        """Complete and close the shard; the store that takes it makes it durable."""
         ...
 
     def abort(self) -> None:

@@ -35,7 +35,7 @@ def empty_tar() -> bytes:
         ("a.parquet", b"plain text, which is no Parquet\n" * 9),
         ("a.jsonl", b"PAR1 and so on\n" * 9),
         ("a.jsonl.gz", b'{"a": 1}\n'),
-        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n')[:-9]),
+        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n', mtime=0)[:-9]),
         ("a.tar", b"no tar" * 200),
         ("a.arrow", b"no arrow" * 200),
         ("a.csv", b"a,a\n1,2\n"),
@@ -66,7 +66,7 @@ def test_damage_found_while_reading_is_an_error_of_the_source(tmp_path: Path) ->
     [
         ("a.jsonl", b""),
         ("a.jsonl", b"\n \n\n"),
-        ("a.jsonl.gz", gzip.compress(b"")),
+        ("a.jsonl.gz", gzip.compress(b"", mtime=0)),
         ("a.csv", b"id,text\n"),
         ("a.txt", b"\n\n"),
         ("a.tar", empty_tar()),

@@ -50,7 +50,7 @@ def resolve_source(uri: str, options: SourceOptions, transport: Transport) -> tu
     `hf://datasets/org/name@<commit>#config/split/part-3-of-8`.
     Raises ConfigError naming what to change, RetryableError when the Hub cannot be reached.
     """
-    kwargs = {k: v for k, v in options.load_kwargs.items() if k != "token"}
+    kwargs = _kwargs(options)
     resolved = hub.resolve(
         uri, config=options.config, split=options.split, revision=options.revision, kwargs=kwargs, token=_token(options)
     )
@@ -60,6 +60,12 @@ def resolve_source(uri: str, options: SourceOptions, transport: Transport) -> tu
     files = [SourceFile(uri=f.uri, size=f.size, sha256=f.sha256) for f in resolved.files]
     prepare = getattr(registry.make(name, options, transport), "prepare", None)
     return name, list(prepare(files) if prepare else files)
+
+
+def _kwargs(options: SourceOptions) -> dict[str, Any]:
+    """What `datasets` gets beside the token, its secrets in the clear."""
+    kwargs: dict[str, Any] = config.with_open_secrets(options.load_kwargs)
+    return {k: v for k, v in kwargs.items() if k != "token"}
 
 
 def _token(options: SourceOptions) -> str | None:
@@ -230,7 +236,7 @@ def _dataset(file: SourceFile, options: SourceOptions) -> hub.Dataset:
             f"{file.uri} is no part of a Hub dataset", hint="give the dataset, hf://org/name, or another input_format"
         )
     names = {key: file.extra[key] for key in ("repo", "commit", "config", "split")}
-    return hub.Dataset(**names, kwargs={k: v for k, v in options.load_kwargs.items() if k != "token"})
+    return hub.Dataset(**names, kwargs=_kwargs(options))
 
 
 def _has_media(schema: pa.Schema) -> bool:
