@@ -19,6 +19,7 @@ from data_bridge.model.report import PlanReport, RunReport, StatusReport, Verify
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines.base import OpenStore, Pipeline, Takeover
 from data_bridge.pipelines.destination import output_uri
+from data_bridge.pipelines.factory import PipelineFactory
 from data_bridge.pipelines.fresh import made_here
 from data_bridge.pipelines.looking import plan_report, status_report
 from data_bridge.pipelines.verify import verify_dataset
@@ -54,7 +55,7 @@ def run_pipeline(
     """
     started = time.monotonic()
     store = _open(settings, prefix, open_destination)
-    pipeline = Pipeline(settings, store)
+    pipeline = PipelineFactory.create(settings, store)
     run_plan = pipeline.prepare_anew(steal=steal) if fresh else pipeline.prepare()
     logs = pipeline.logs()
     resumed = any(log.shards or log.done for log in logs.values())
@@ -91,7 +92,7 @@ def run_pipeline(
 
 def plan(settings: Settings, *, prefix: str | None = None, open_destination: OpenStore | None = None) -> PlanReport:
     """What a run would do and what is already done; writes nothing. Raises ConfigError as `run_pipeline` would."""
-    return plan_report(settings, Pipeline(settings, _open(settings, prefix, open_destination)))
+    return plan_report(settings, PipelineFactory.create(settings, _open(settings, prefix, open_destination)))
 
 
 def made_there(settings: Settings, *, prefix: str | None = None) -> int:

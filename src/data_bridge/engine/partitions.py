@@ -6,7 +6,8 @@ from data_bridge.config import Settings
 from data_bridge.engine.base import Outcome, SlotControl, Work
 from data_bridge.model.plan import Plan
 from data_bridge.model.store import ObjectStore
-from data_bridge.pipelines.base import Pipeline, Takeover
+from data_bridge.pipelines.base import Takeover
+from data_bridge.pipelines.factory import PipelineFactory
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class PartitionWork:
     takeover: Takeover = field(default_factory=Takeover)
 
     def __call__(self) -> Work:
-        pipeline = Pipeline(self.settings, self.store, plan=self.plan, slots=self.slots)
+        pipeline = PipelineFactory.create(self.settings, self.store, plan=self.plan, slots=self.slots)
 
         def work(partition: int, control: SlotControl) -> Outcome:
             ended = pipeline.process(partition, control, driver=self.driver, takeover=self.takeover)

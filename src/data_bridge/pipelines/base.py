@@ -16,11 +16,11 @@ from data_bridge.model.shards import Done, Failed
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
 from data_bridge.pipelines.commit import Committer, Control, Opening
-from data_bridge.pipelines.factory import writer_class
 from data_bridge.pipelines.finalize import finalize
 from data_bridge.pipelines.fresh import start_over
 from data_bridge.pipelines.process import PartitionRun
 from data_bridge.pipelines.staging import Staging
+from data_bridge.pipelines.writers import writer_class
 from data_bridge.utils import claims
 from data_bridge.utils.files import sha256_of
 from data_bridge.utils.progress import Ledger, PartitionLog, ProgressTracker, dump

@@ -1,21 +1,18 @@
-"""Names to shard formats; the one place that imports them, only when needed."""
+"""Pipelines by the name in the config."""
 
-from collections.abc import Mapping
-from importlib import import_module
-from types import MappingProxyType
-
-from data_bridge.pipelines.writer import ShardWriter
-
-WRITERS: Mapping[str, str] = MappingProxyType(
-    {
-        "webdataset": "data_bridge.pipelines.webdataset:WebDatasetWriter",
-        "litdata": "data_bridge.pipelines.litdata:LitDataWriter",
-    }
-)
+from data_bridge.config import Settings
+from data_bridge.model.plan import Plan
+from data_bridge.model.store import ObjectStore
+from data_bridge.pipelines.base import Pipeline
 
 
-def writer_class(name: str) -> type[ShardWriter]:
-    """The shard format of a pipeline name."""
-    module, _, attribute = WRITERS[name].partition(":")
-    found: type[ShardWriter] = getattr(import_module(module), attribute)
-    return found
+class PipelineFactory:
+    """Makes the pipeline that `pipeline.name` asks for, in the driver and in every slot alike."""
+
+    @staticmethod
+    def create(settings: Settings, store: ObjectStore, *, plan: Plan | None = None, slots: int = 1) -> Pipeline:
+        """A pipeline from the settings' source to the store. `plan` is the one the driver has fixed, for a slot.
+
+        Nothing is read or written yet.
+        """
+        return Pipeline(settings, store, plan=plan, slots=slots)

@@ -14,9 +14,9 @@ from data_bridge.errors import BridgeError, ConfigError, IntegrityError
 from data_bridge.model.manifest import MANIFEST_KEY, Manifest, ManifestShard
 from data_bridge.model.report import VerifyReport
 from data_bridge.model.store import ObjectStore
-from data_bridge.pipelines.factory import writer_class
 from data_bridge.pipelines.planning import read_plan
 from data_bridge.pipelines.writer import ShardWriter
+from data_bridge.pipelines.writers import writer_class
 from data_bridge.utils.progress import Ledger, parsed
 
 READERS = 4
