@@ -95,7 +95,7 @@ class TestRowsThatDoNotFit:
                 "more": pa.array([None, None, None, None, "x"]),
             }
         )
-        writer = writer_for(declared({"id": "uint64", "tokens": "list<int64>"}))
+        writer = writer_for(declared({"id": "uint64", "tokens": "list<int64>"}), litdata_layout="classic")
 
         run = writer.encode(ArrowRows(batch), [])
 
