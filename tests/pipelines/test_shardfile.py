@@ -93,7 +93,7 @@ def test_a_full_disk_is_a_retryable_error_that_names_the_file(tmp_path: Path) ->
         assert file._fd is not None
         os.dup2(descriptor, file._fd)
         os.close(descriptor)
-        with pytest.raises(DiskFullError, match=r"no space left while writing .*data-bridge-test"):
+        with pytest.raises(DiskFullError, match=r"no space left: writing .*data-bridge-test"):
             file.write(DATA)
             file.close()
     finally:

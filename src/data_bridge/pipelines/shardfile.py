@@ -1,17 +1,16 @@
 """One local shard file being written: large writes, a running SHA-256, an optional compressor, whole or absent."""
 
-import errno
 import hashlib
 import os
 import struct
 import sys
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from data_bridge.errors import DiskFullError, FatalError
+from data_bridge.utils.files import writing
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -92,7 +91,7 @@ class ShardFile:
         self._pending_size = 0
         self._compressor = compressor() if compressor is not None else None
         self._limit = WRITE_BYTES if compressor is None else STAGE_BYTES
-        with self._translated():
+        with writing(self.path):
             self._fd: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
 
     def write(self, data: Buffer) -> None:
@@ -113,7 +112,7 @@ class ShardFile:
             if self._compressor is not None:
                 self._emit(self._compressor.compress(b"".join(self._pending)))
                 self._emit(self._compressor.flush())
-            with self._translated():
+            with writing(self.path):
                 fd = self._open_fd()
                 self._fd = None
                 os.close(fd)
@@ -148,7 +147,7 @@ class ShardFile:
 
     def _emit(self, data: Buffer) -> None:
         fd, view = self._open_fd(), memoryview(data).cast("B")
-        with self._translated():
+        with writing(self.path):
             for start in range(0, len(view), WRITE_BYTES):
                 block = view[start : start + WRITE_BYTES]
                 self._hash.update(block)
@@ -161,15 +160,3 @@ class ShardFile:
         if self._fd is None:
             raise ValueError(f"{self.path.name} is closed")
         return self._fd
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DiskFullError(
-                    f"no space left while writing {self.path}",
-                    hint="free space or move pipeline.staging_dir elsewhere, then run again: finished shards are kept",
-                ) from error
-            raise FatalError(f"cannot write {self.path}: {error.strerror or error}") from error

@@ -1,14 +1,12 @@
 """Bytes set aside until what must stand before them is known: in memory while few, in an unnamed file when many."""
 
-import errno
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from data_bridge.errors import DiskFullError, FatalError
 from data_bridge.pipelines.shardfile import WRITE_BYTES, Buffer
+from data_bridge.utils.files import writing
 
 MEMORY_BYTES = 64 << 20
 
@@ -36,7 +34,7 @@ class Spool:
     def blocks(self) -> Iterator[Buffer]:
         """Everything written, in order, in pieces of any size."""
         if self._file is not None:
-            with self._translated():
+            with writing(self._folder):
                 self._file.seek(0)
             while block := self._file.read(WRITE_BYTES):
                 yield block
@@ -50,7 +48,7 @@ class Spool:
             file.close()
 
     def _spill(self) -> None:
-        with self._translated():
+        with writing(self._folder):
             if self._file is None:
                 self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115 - close() ends it
             for piece in self._pieces:
@@ -58,15 +56,3 @@ class Spool:
                 while view:
                     view = view[self._file.write(view[:WRITE_BYTES]) :]
         self._pieces, self._pending = [], 0
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DiskFullError(
-                    f"no space left in {self._folder}",
-                    hint="free some space or point pipeline.staging_dir at a larger disk, then run again: finished shards are kept",
-                ) from error
-            raise FatalError(f"cannot write to {self._folder}: {error.strerror or error}") from error

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from data_bridge.errors import DiskFullError
+from data_bridge.errors import DiskFullError, FatalError
 
 PARTIAL_NAME = re.compile(r"\.(?P<name>.+)\.(?P<token>[0-9A-Za-z_-]+)\.partial")
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -37,7 +37,20 @@ def disk_full(what: str) -> Generator[None]:
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
-        raise DiskFullError(f"no space left: {what}", hint="free some space and run the same command again") from error
+        raise DiskFullError(
+            f"no space left: {what}",
+            hint="free some space, or move pipeline.staging_dir elsewhere, and run the same command again: finished shards are kept",
+        ) from error
+
+
+@contextmanager
+def writing(what: Path) -> Generator[None]:
+    """As `disk_full`, and whatever else the operating system refuses is a FatalError; both name the file."""
+    try:
+        with disk_full(f"writing {what}"):
+            yield
+    except OSError as error:
+        raise FatalError(f"cannot write {what}: {error.strerror or error}") from error
 
 
 def make_folder(folder: Path) -> None:
