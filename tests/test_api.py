@@ -268,6 +268,15 @@ def test_planning_writes_nothing_and_tells_what_is_done(source: Path, out: Path)
     assert snapshot(out) == before
 
 
+def test_planning_warns_when_a_file_of_unknown_kind_would_be_one_sample(out: Path, tmp_path: Path) -> None:
+    (tmp_path / "data.jsonl.bak").write_text('{"a": 1}\n{"a": 2}\n')
+
+    report = api.plan(settings(tmp_path / "data.jsonl.bak", out))
+
+    assert report.samples == 1
+    assert any("data.jsonl.bak would be one sample" in warning for warning in report.warnings)
+
+
 def test_status_of_a_destination_without_a_dataset_is_an_error(out: Path) -> None:
     with pytest.raises(ConfigError, match="no dataset"):
         api.status(str(out))

@@ -81,6 +81,10 @@ def _warnings(plan: Plan, shard_bytes: int | None, settings: Settings) -> list[s
         said.append(
             f"shards would be about {shard_bytes / 1e9:.1f} GB; set max_shard_bytes (for example 1GB) or a smaller samples_per_shard"
         )
+    if plan.first.format == "files" and len(plan.files) == 1 and settings.pipeline.input_format == "auto":
+        said.append(
+            f"{plan.files[0].uri} would be one sample as it stands; if it holds many, name their format in pipeline.input_format"
+        )
     return said
 
 
