@@ -151,3 +151,26 @@ def test_a_plan_shows_what_is_known(tmp_path: Path) -> None:
     assert "id: string, text: string" in lines["fields"]
     assert lines["done"].endswith("nothing yet")
     assert not (tmp_path / "o").exists()
+
+
+def test_a_run_id_names_its_destination_and_its_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n')
+    config = tmp_path / "c.yaml"
+    config.write_text(f"pipeline: {{input_uri: {tmp_path}/a.jsonl, output_uri: {tmp_path}/out}}")
+    runner = CliRunner()
+    run = json.loads(runner.invoke(app, ["run", str(config), "--json"]).stdout)["run"]
+
+    status = json.loads(runner.invoke(app, ["status", run, "--json"]).stdout)
+
+    assert (status["run"], status["destination"]) == (run, (tmp_path / "out").as_uri())
+    assert runner.invoke(app, ["verify", run]).exit_code == 0
+
+
+def test_an_unknown_run_id_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    shown = CliRunner().invoke(app, ["status", "0123456789abcdef"])
+
+    assert isinstance(shown.exception, ConfigError)
+    assert "no run 0123456789abcdef" in shown.exception.message

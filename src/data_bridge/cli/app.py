@@ -28,7 +28,7 @@ Prefix = Annotated[
     str | None, typer.Option("--prefix", help="Name of the dataset at the destination.", show_default=False)
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N samples (a dataset of its own).")]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Config file, or the destination's URI or folder.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Config file, destination (URI or folder), or run id.")]
 RunConfig = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="Config with the credentials of a destination.", show_default=False),
@@ -102,6 +102,7 @@ def run(
     """Bring the source to verified shards. Run it again after any crash: it goes on where it stopped."""
     from data_bridge import api
     from data_bridge.cli.progress import observer_for
+    from data_bridge.cli.runs import Remembering
 
     settings = _settings(path, config, limit, allow_empty=allow_empty)
     if dry_run:
@@ -110,7 +111,8 @@ def run(
         return
     if fresh and not yes:
         _confirm_fresh(settings, prefix)
-    with observer_for(sys.stderr, quiet=as_json) as observer:
+    with observer_for(sys.stderr, quiet=as_json) as shown:
+        observer = Remembering(shown, path or config or Path())
         result = api.run_pipeline(settings, observer=observer, workers=workers, prefix=prefix, fresh=fresh, steal=steal)
     say(words.as_json(result) if as_json else words.result(result, _command_line()))
     raise typer.Exit(result.exit_code)
@@ -183,12 +185,19 @@ def _settings(path: Path | None, config: Path | None, limit: int | None = None, 
 
 
 def _destination(run: str, config: Path | None, prefix: str | None, limit: int | None):  # type: ignore[no-untyped-def]
-    """RUN as a destination and the settings that open it: a config's own, or the URI given."""
+    """RUN as a destination and the settings that open it: a config's own, those of a run id, or the URI given."""
+    from data_bridge.cli.runs import RUN_ID, recalled
     from data_bridge.pipelines.destination import output_uri
 
     if Path(run).suffix in {".yaml", ".yml", ".toml", ".json"} and Path(run).is_file():
         settings = _settings(Path(run), config, limit)
         return output_uri(settings, prefix), settings
+    known = recalled(run)
+    if known is not None:
+        destination, its_config = known
+        return destination, _settings(None, config or its_config)
+    if RUN_ID.fullmatch(run):
+        raise ConfigError(f"no run {run} is known on this machine", hint="name its destination or its config file")
     return run, _settings(None, config) if config else None
 
 

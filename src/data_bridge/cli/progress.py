@@ -138,7 +138,8 @@ class _Speaking:
             case RunPlanned():
                 known = f"{event.samples:,} samples in " if event.samples is not None else ""
                 before = f", {event.done} done before" if event.done else ""
-                return f"run {event.run}: {known}{event.partitions} partitions{before} -> {event.destination}"
+                many = "" if event.partitions == 1 else "s"
+                return f"run {event.run}: {known}{event.partitions} partition{many}{before} -> {event.destination}"
             case Notice(message=message):
                 return message
             case SlotLost():

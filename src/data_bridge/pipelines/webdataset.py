@@ -1,11 +1,12 @@
 """Shards for WebDataset readers: tar files whose bytes depend on the samples alone."""
 
+import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from data_bridge.config import PipelineSettings
-from data_bridge.errors import DataError
+from data_bridge.errors import DataError, IntegrityError
 from data_bridge.model.batch import Rows
 from data_bridge.model.shards import Encoded, Packed, ShardRecord
 from data_bridge.model.source import Probe
@@ -106,7 +107,10 @@ class WebDatasetWriter:
         return {SHARD_LIST: "".join(f"{name}\n" for name in names).encode()}
 
     def check(self, path: Path, keys: list[str] | None = None) -> int:
-        return check_tar(path, self._format, keys)
+        samples = check_tar(path, self._format, keys)
+        if self._format != "tar.zst" and (read := _read_by_library(path)) != samples:
+            raise IntegrityError(f"{path.name}: webdataset reads {read} samples where {samples} are written")
+        return samples
 
     def _open_file(self) -> ShardFile:
         if self._file is None:
@@ -121,3 +125,15 @@ class WebDatasetWriter:
                 hint="readers would merge the two samples: choose a key_field whose values are unique, or none",
             )
         self._keys.update(keys)
+
+
+def _read_by_library(path: Path) -> int:
+    """How many samples `webdataset` itself finds in a shard (it cannot open tar.zst before Python 3.14)."""
+    from webdataset import tariterators
+
+    with path.open("rb") as file:
+        try:
+            members = tariterators.tar_file_expander([{"url": path.name, "stream": file}])
+            return sum(1 for _ in tariterators.group_by_keys(members))
+        except (ValueError, tarfile.TarError) as error:
+            raise IntegrityError(f"{path.name}: webdataset cannot read it: {error}") from error

@@ -254,7 +254,7 @@ def test_a_cut_file_is_an_error_that_names_it(name: str, cut: float) -> None:
 def test_a_stream_cut_between_two_batches_is_not_taken_for_a_shorter_one() -> None:
     content = CONTENTS["mem/stream.arrow"]
     format_, files = memory({"s.arrow": content})
-    last = format_.prepare(files)[0].extra["batches"][-1][0]
+    last = format_.prepare(files)[0].extra["runs"][-1].at
 
     cut, cut_files = memory({"s.arrow": content[:last]})
 
@@ -279,9 +279,9 @@ def test_damage_gives_an_error_that_names_the_file_and_never_a_foreign_one() -> 
 @pytest.mark.parametrize("name", ["mem/zstd.arrow", "mem/stream.arrow"])
 def test_a_header_that_lost_its_rows_is_an_error_not_an_empty_batch(name: str) -> None:
     format_, files = memory({name: CONTENTS[name]})
-    first = format_.prepare(files)[0].extra["batches"][0]
+    first = format_.prepare(files)[0].extra["runs"][0]
     content = bytearray(CONTENTS[name])
-    rows = content.index(first[1].to_bytes(8, "little"), first[0])
+    rows = content.index(first.rows.to_bytes(8, "little"), first.at)
     content[rows] = 0
 
     with pytest.raises(SourceError, match=name):

@@ -1,23 +1,21 @@
 """Arrow IPC: files (Feather v2) and streams, read one record batch at a time, any row addressable."""
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from data_bridge.config import SourceOptions
 from data_bridge.errors import SourceError
-from data_bridge.io.sources.arrow_messages import FILE_MAGIC, BatchAt, batches_of_file, batches_of_stream
-from data_bridge.io.sources.arrow_rows import cut, path_of, plain_batch, probe_rows
-from data_bridge.io.sources.arrow_schema import chosen_fields, column_order, demand_same, plain_schema, reading
-from data_bridge.io.transport import Transport
-from data_bridge.model.batch import Batch, Token
-from data_bridge.model.source import Extent, Field, FilePiece, Probe, SourceFile
+from data_bridge.io.sources.arrow_messages import FILE_MAGIC, batches_of_file, batches_of_stream
+from data_bridge.io.sources.arrow_rows import cut, path_of, plain_batch
+from data_bridge.io.sources.arrow_schema import plain_schema, reading
+from data_bridge.io.sources.columnar import Columnar, PieceRows, Run
+from data_bridge.model.batch import Batch
+from data_bridge.model.source import FilePiece, SourceFile
 
-SCAN_THREADS = 16
 MAPPED_BYTES = 64_000_000
 """Local files with a record batch larger than this are mapped, not read, so that memory stays bounded."""
 
@@ -31,88 +29,30 @@ class _Opened:
     stream: bool
 
 
-class ArrowFile:
-    """Reads Arrow IPC files and streams of one schema (columns in any order). Positions are row numbers in the file.
+class ArrowFile(Columnar):
+    """Reads Arrow IPC files and streams.
 
     Counting reads the header of every record batch, not the batches: a local file of 1,000 batches costs some
-    milliseconds, a remote one as many small ranged reads; the planner does it once. Tokens are `[piece number, row number]`.
-    A batch is decoded whole: the memory needed is that of the file's largest batch.
+    milliseconds, a remote one as many small ranged reads; the planner does it once. A batch is decoded whole: the
+    memory needed is that of the file's largest batch.
     """
 
     name = "arrow"
-    counted = True
 
-    def __init__(self, options: SourceOptions, transport: Transport) -> None:
-        self._columns = options.columns
-        self._transport = transport
-
-    def prepare(self, files: Sequence[SourceFile]) -> list[SourceFile]:
-        """Count all files at once: the files with their record batches noted, so that they need not be scanned again.
-
-        Raises SourceError naming both files and the field where two files do not have the same fields.
-        """
-        with ThreadPoolExecutor(SCAN_THREADS) as threads:
-            scans = list(threads.map(self._scan, files))
-        orders = column_order([f.uri for f in files], [fields for _, fields in scans])
-        return [
-            file.model_copy(update={"extra": {**file.extra, "batches": batches, **({"order": order} if order else {})}})
-            for file, (batches, _), order in zip(files, scans, orders, strict=True)
-        ]
-
-    def extents(self, file: SourceFile) -> Sequence[Extent]:
-        """One per record batch that has rows, with its exact rows and stored bytes."""
-        extents = []
-        start = 0
-        for batch in self._batches(file):
-            end = start + batch.rows
-            if batch.rows:
-                extents.append(Extent(start=start, end=end, samples=batch.rows, bytes=batch.bytes, divisible=True))
-            start = end
-        return extents
-
-    def probe(self, files: Sequence[SourceFile]) -> Probe:
-        """Fields of the first file; rows from the first file that has any."""
-        fields = self._scan(files[0])[1]
-        for file in files:
-            batches = self._batches(file)
-            count = sum(b.rows for b in batches)
-            if count:
-                rows = probe_rows(self.read([FilePiece(file)], None), fields)
-                return Probe(fields, declared=True, rows=rows, mean_sample_bytes=sum(b.bytes for b in batches) / count)
-        return Probe(fields, declared=True)
-
-    def read(self, pieces: Sequence[FilePiece], token: Token | None) -> Iterator[Batch]:
-        """Batches of ArrowRows. Prepared files all have the first file's column order."""
-        reference: tuple[str, tuple[Field, ...]] | None = None
-        first, row = token if token is not None else (0, None)
-        for number in range(first, len(pieces)):
-            file = pieces[number].file
-            batches = self._batches(file)
-            with self._opened(file, max((b.bytes for b in batches), default=0)) as opened:
-                fields = self._fields(opened.schema, file)
-                reference = reference or (file.uri, fields)
-                demand_same(*reference, file.uri, fields)
-                names = file.extra.get("order") or [f.name for f in fields]
-                for batch in _rows(opened, pieces[number], batches, names, row):
-                    yield Batch([number, batch.start], batch.rows, batch.failures)
-            row = None
-
-    def _batches(self, file: SourceFile) -> list[BatchAt]:
-        known = file.extra.get("batches")
-        return [BatchAt(*numbers) for numbers in known] if known is not None else self._scan(file)[0]
-
-    def _scan(self, file: SourceFile) -> tuple[list[BatchAt], tuple[Field, ...]]:
+    def _scan(self, file: SourceFile) -> tuple[list[Run], pa.Schema]:
         with self._opened(file, 0) as opened:
-            fields = self._fields(opened.schema, file)
+            schema, is_stream = opened.schema, opened.stream
         with self._transport.open(file) as stream:
-            find = batches_of_stream if opened.stream else batches_of_file
-            return find(stream, file.uri), fields
-
-    def _fields(self, schema: pa.Schema, file: SourceFile) -> tuple[Field, ...]:
-        return chosen_fields(schema, self._columns, file.uri)
+            return (batches_of_stream if is_stream else batches_of_file)(stream, file.uri), schema
 
     @contextmanager
-    def _opened(self, file: SourceFile, largest: int) -> Iterator[_Opened]:
+    def _reading(self, file: SourceFile) -> Generator[tuple[pa.Schema, PieceRows]]:
+        batches = self._runs(file)
+        with self._opened(file, max((b.bytes for b in batches), default=0)) as opened:
+            yield opened.schema, partial(_rows, opened, batches)
+
+    @contextmanager
+    def _opened(self, file: SourceFile, largest: int) -> Generator[_Opened]:
         with self._transport.open(file) as stream:
             head = _head(stream, file.uri)
             with reading(file.uri, "Arrow"):
@@ -146,7 +86,7 @@ def _native(stream: Any, largest: int) -> Any:
 
 
 def _rows(
-    opened: _Opened, piece: FilePiece, batches: Sequence[BatchAt], names: Sequence[str], row: int | None
+    opened: _Opened, batches: Sequence[Run], piece: FilePiece, names: Sequence[str], row: int | None
 ) -> Iterator[Batch]:
     """Batches of one piece from a row of the file on; `start` is the row number."""
     total = sum(b.rows for b in batches)
@@ -175,7 +115,7 @@ def _rows(
             yield from cut(rows, first + lo, piece.file.uri)
 
 
-def _stored(opened: _Opened, uri: str, batches: Sequence[BatchAt], numbers: Sequence[int]) -> Iterator[pa.RecordBatch]:
+def _stored(opened: _Opened, uri: str, batches: Sequence[Run], numbers: Sequence[int]) -> Iterator[pa.RecordBatch]:
     """The record batches of these ascending numbers as they are stored."""
     if not numbers:
         return
@@ -188,7 +128,7 @@ def _stored(opened: _Opened, uri: str, batches: Sequence[BatchAt], numbers: Sequ
             if file is not None:
                 raw = file.get_batch(number)
             else:
-                opened.source.seek(batches[number].offset)
+                opened.source.seek(batches[number].at)
                 raw = pa.ipc.read_record_batch(pa.ipc.read_message(opened.source), opened.schema)
             if raw.num_rows != batches[number].rows:
                 raise SourceError(

@@ -4,9 +4,10 @@ pyarrow tells neither without loading every batch; the headers are small flatbuf
 """
 
 import struct
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from data_bridge.errors import SourceError
+from data_bridge.io.sources.columnar import Run
 
 FILE_MAGIC = b"ARROW1"
 _CONTINUATION = b"\xff\xff\xff\xff"
@@ -14,15 +15,7 @@ _BLOCK = struct.Struct("<qi4xq")
 _SCHEMA, _DICTIONARY, _RECORD_BATCH = 1, 2, 3
 
 
-class BatchAt(NamedTuple):
-    """One record batch: where its message begins, its rows, its stored bytes (header included)."""
-
-    offset: int
-    rows: int
-    bytes: int
-
-
-def batches_of_file(stream: BinaryIO, uri: str) -> list[BatchAt]:
+def batches_of_file(stream: BinaryIO, uri: str) -> list[Run]:
     """The batches of an IPC file in the order of its footer. Raises SourceError for a cut or damaged file."""
     size = stream.seek(0, 2)
     stream.seek(max(0, size - 10))
@@ -41,7 +34,7 @@ def batches_of_file(stream: BinaryIO, uri: str) -> list[BatchAt]:
     return [_batch_at(stream, uri, *block) for block in blocks]
 
 
-def _batch_at(stream: BinaryIO, uri: str, offset: int, header_bytes: int, body_bytes: int) -> BatchAt:
+def _batch_at(stream: BinaryIO, uri: str, offset: int, header_bytes: int, body_bytes: int) -> Run:
     stream.seek(max(0, offset))
     header = stream.read(max(0, header_bytes))
     try:
@@ -50,16 +43,16 @@ def _batch_at(stream: BinaryIO, uri: str, offset: int, header_bytes: int, body_b
         raise _damaged(uri, f"the record batch at byte {offset} is damaged") from error
     if len(header) != header_bytes or kind != _RECORD_BATCH or rows < 0 or body_bytes < 0:
         raise _damaged(uri, f"there is no record batch at byte {offset}")
-    return BatchAt(offset, rows, header_bytes + body_bytes)
+    return Run(rows, header_bytes + body_bytes, offset)
 
 
-def batches_of_stream(stream: BinaryIO, uri: str) -> list[BatchAt]:
+def batches_of_stream(stream: BinaryIO, uri: str) -> list[Run]:
     """The batches of an IPC stream. Raises SourceError where it does not end with its end marker.
 
     The marker is optional in the format, but without it a cut stream cannot be told from a whole one.
     """
     size = stream.seek(0, 2)
-    found: list[BatchAt] = []
+    found: list[Run] = []
     at = 0
     while True:
         stream.seek(at)
@@ -80,7 +73,7 @@ def batches_of_stream(stream: BinaryIO, uri: str) -> list[BatchAt]:
         if (kind == _SCHEMA) != (at == 0) or kind not in (_SCHEMA, _DICTIONARY, _RECORD_BATCH):
             raise _damaged(uri, f"there is no record batch at byte {at}")
         if kind == _RECORD_BATCH:
-            found.append(BatchAt(at, rows, end - at))
+            found.append(Run(rows, end - at, at))
         at = end
 
 

@@ -1,23 +1,21 @@
 """Parquet: row groups found in the footer, read in small batches, any row addressable."""
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_bridge.config import SourceOptions
 from data_bridge.errors import SourceError
-from data_bridge.io.sources.arrow_rows import cut, path_of, plain_batch, probe_rows
-from data_bridge.io.sources.arrow_schema import chosen_fields, column_order, demand_same, plain_schema, reading
+from data_bridge.io.sources.arrow_rows import cut, path_of, plain_batch
+from data_bridge.io.sources.arrow_schema import plain_schema, reading
 from data_bridge.io.sources.base import TARGET_BATCH_BYTES, TARGET_BATCH_ROWS
-from data_bridge.io.transport import Transport
-from data_bridge.model.batch import Batch, Token
-from data_bridge.model.source import Extent, Field, FilePiece, Probe, SourceFile
+from data_bridge.io.sources.columnar import Columnar, PieceRows, Run
+from data_bridge.model.batch import Batch
+from data_bridge.model.source import FilePiece, SourceFile
 
-FOOTER_THREADS = 16
 STREAM_BYTES = 1 << 20
 """Read-ahead per column of a local file."""
 REMOTE_STREAM_BYTES = 8 << 20
@@ -26,82 +24,25 @@ COALESCE_BYTES = 64 << 20
 """Row groups of remote files up to this size are fetched whole, in few large requests."""
 
 
-class Parquet:
-    """Reads Parquet files of one schema (columns in any order). Positions are row numbers in the file.
-
-    Tokens are `[piece number, row number]`. Opening at a row reads the footer and that row's group from its start.
-    """
+class Parquet(Columnar):
+    """Reads Parquet files. Opening at a row reads the footer and that row's group from its start."""
 
     name = "parquet"
-    counted = True
 
-    def __init__(self, options: SourceOptions, transport: Transport) -> None:
-        self._columns = options.columns
-        self._transport = transport
-
-    def prepare(self, files: Sequence[SourceFile]) -> list[SourceFile]:
-        """Read all footers at once: the files with their row groups noted, so that they need not be read again.
-
-        Raises SourceError naming both files and the field where two files do not have the same fields.
-        """
-        with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-            footers = list(threads.map(self._footer, files))
-        orders = column_order([f.uri for f in files], [fields for _, fields in footers])
-        return [
-            file.model_copy(update={"extra": {**file.extra, "groups": groups, **({"order": order} if order else {})}})
-            for file, (groups, _), order in zip(files, footers, orders, strict=True)
-        ]
-
-    def extents(self, file: SourceFile) -> Sequence[Extent]:
-        """One per row group that has rows, with its exact rows and its compressed bytes."""
-        extents = []
-        start = 0
-        for rows, size in self._groups(file):
-            if rows:
-                extents.append(Extent(start=start, end=start + rows, samples=rows, bytes=size, divisible=True))
-            start += rows
-        return extents
-
-    def probe(self, files: Sequence[SourceFile]) -> Probe:
-        """Fields of the first file's footer; rows from the first file that has any."""
-        fields = self._footer(files[0])[1]
-        for file in files:
-            groups = self._groups(file)
-            count = sum(rows for rows, _ in groups)
-            if count:
-                rows = probe_rows(self.read([FilePiece(file)], None), fields)
-                return Probe(
-                    fields, declared=True, rows=rows, mean_sample_bytes=sum(size for _, size in groups) / count
-                )
-        return Probe(fields, declared=True)
-
-    def read(self, pieces: Sequence[FilePiece], token: Token | None) -> Iterator[Batch]:
-        """Batches of ArrowRows. Prepared files all have the first file's column order."""
-        reference: tuple[str, tuple[Field, ...]] | None = None
-        first, row = token if token is not None else (0, None)
-        for number in range(first, len(pieces)):
-            file = pieces[number].file
-            with self._opened(file) as parquet:
-                fields = chosen_fields(parquet.schema_arrow, self._columns, file.uri)
-                reference = reference or (file.uri, fields)
-                demand_same(*reference, file.uri, fields)
-                names = file.extra.get("order") or [f.name for f in fields]
-                for batch in _rows(parquet, pieces[number], names, row):
-                    yield Batch([number, batch.start], batch.rows, batch.failures)
-            row = None
-
-    def _groups(self, file: SourceFile) -> list[list[int]]:
-        return file.extra["groups"] if "groups" in file.extra else self._footer(file)[0]
-
-    def _footer(self, file: SourceFile) -> tuple[list[list[int]], tuple[Field, ...]]:
-        """`[rows, compressed bytes]` of every row group, and the fields."""
+    def _scan(self, file: SourceFile) -> tuple[list[Run], pa.Schema]:
+        """Rows and compressed bytes of every row group, from the footer."""
         with self._opened(file) as parquet:
             meta = parquet.metadata
-            groups = [[meta.row_group(i).num_rows, _stored(meta.row_group(i))] for i in range(meta.num_row_groups)]
-            return groups, chosen_fields(parquet.schema_arrow, self._columns, file.uri)
+            groups = (meta.row_group(i) for i in range(meta.num_row_groups))
+            return [Run(group.num_rows, _stored(group)) for group in groups], parquet.schema_arrow
 
     @contextmanager
-    def _opened(self, file: SourceFile) -> Iterator[pq.ParquetFile]:
+    def _reading(self, file: SourceFile) -> Generator[tuple[pa.Schema, PieceRows]]:
+        with self._opened(file) as parquet:
+            yield parquet.schema_arrow, partial(_rows, parquet)
+
+    @contextmanager
+    def _opened(self, file: SourceFile) -> Generator[pq.ParquetFile]:
         with self._transport.open(file) as stream, reading(file.uri, "Parquet"):
             path = path_of(stream)
             local = path is not None
