@@ -164,10 +164,23 @@ class _Handler(BaseHTTPRequestHandler):
         start, end, status = self._span(site, content)
         if status == 416:
             return self._plain(416, site, {"Content-Range": f"bytes */{len(content)}"})
+        # faults are dealt out before the client hears of the request: one that only wants the headers may be gone,
+        # and the test be at its next step, before the body is begun
+        faults = self._faults(owner, site, end - start) if method == "GET" else (False, False)
         self._head(site, method, status, (start, end, len(content)), etag)
         if method == "GET":
-            self._body(owner, site, content[start:end])
+            self._body(owner, site, content[start:end], *faults)
         return None
+
+    @staticmethod
+    def _faults(owner: HttpServer, site: Site, length: int) -> tuple[bool, bool]:
+        """Whether this body is cut, and whether it stalls."""
+        with owner.lock:
+            cut = site.cut_after is not None and site.cuts > 0 and site.cut_after < length
+            site.cuts -= cut
+            stall = site.stall_after is not None and site.stalls > 0 and site.stall_after < length
+            site.stalls -= stall
+        return cut, stall
 
     def _early_status(self, site: Site, method: str, *, busy: bool) -> int | None:
         if busy:
@@ -219,12 +232,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         self.end_headers()
 
-    def _body(self, owner: HttpServer, site: Site, content: bytes) -> None:
-        with owner.lock:
-            cut = site.cut_after is not None and site.cuts > 0 and site.cut_after < len(content)
-            site.cuts -= cut
-            stall = site.stall_after is not None and site.stalls > 0 and site.stall_after < len(content)
-            site.stalls -= stall
+    def _body(self, owner: HttpServer, site: Site, content: bytes, cut: bool, stall: bool) -> None:
         stop = min(site.cut_after if cut else len(content), site.stall_after if stall else len(content))  # type: ignore[type-var]
         assert stop is not None
         for at in range(0, stop, CHUNK):

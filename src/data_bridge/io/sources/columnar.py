@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from data_bridge.config import SourceOptions
 from data_bridge.io.sources.arrow_rows import probe_rows
-from data_bridge.io.sources.arrow_schema import chosen_fields, column_order, demand_same
+from data_bridge.io.sources.arrow_schema import chosen_fields, column_order, demand_same, reading
 from data_bridge.io.transport import Transport
 from data_bridge.model.batch import Batch, Token
 from data_bridge.model.source import Extent, Field, FilePiece, Probe, SourceFile
@@ -106,7 +106,12 @@ class Columnar(ABC):
 
     def _runs(self, file: SourceFile) -> list[Run]:
         known = file.extra.get("runs")
-        return [Run(*numbers) for numbers in known] if known is not None else self._scan(file)[0]
+        if known is not None:
+            return [Run(*numbers) for numbers in known]
+        runs, schema = self._scan(file)
+        self._fields(schema, file)  # columns that are not there are refused before any work
+        return runs
 
     def _fields(self, schema: "pa.Schema", file: SourceFile) -> tuple[Field, ...]:
-        return chosen_fields(schema, self._columns, file.uri)
+        with reading(file.uri, self.name.capitalize()):  # names in a damaged schema may not even be text
+            return chosen_fields(schema, self._columns, file.uri)
