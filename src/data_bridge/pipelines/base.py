@@ -161,7 +161,6 @@ class Pipeline:
                 self.store,
                 tracker,
                 control,
-                run=self.plan.run,
                 concurrency=pipeline.upload_concurrency,
                 staging_bytes=pipeline.staging_bytes // self._slots,
             ) as committer,
@@ -206,7 +205,7 @@ class Pipeline:
         done: Done = run.done()
         path = run.trailing.close()
         if path is not None:
-            key = f"_bridge/{self.plan.run}/failures/{tracker.partition.name}-{tracker.log.next_seq:06d}.jsonl"
+            key = tracker.failures_key
             digest = sha256_of(path)
             self.store.put_file(key, path, sha256=digest)
             done = done.model_copy(update={"failures": key, "failures_sha256": digest})

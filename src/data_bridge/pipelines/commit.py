@@ -73,14 +73,12 @@ class Committer:
         tracker: ProgressTracker,
         control: Control,
         *,
-        run: str,
         concurrency: int,
         staging_bytes: int,
     ) -> None:
         self._store = store
         self._tracker = tracker
         self._control = control
-        self._failures_prefix = f"_bridge/{run}/failures/{tracker.partition.name}-"
         self._concurrency = concurrency
         self._staging_bytes = staging_bytes
         self._uploads = ThreadPoolExecutor(concurrency, thread_name_prefix="upload")
@@ -160,7 +158,7 @@ class Committer:
     def _commit(self, closed: Closed) -> None:
         record = closed.record
         if closed.failures is not None:
-            key = f"{self._failures_prefix}{self._tracker.log.next_seq:06d}.jsonl"
+            key = self._tracker.failures_key
             self._store.put_file(key, closed.failures, sha256=record.failures_sha256 or "")
             record = record.model_copy(update={"failures": key})
         self._tracker.append(record.model_copy(update={"token": self._tracker.token}))

@@ -168,11 +168,11 @@ class PartitionRun:
         keys = run.encoded.keys
         if keys is None:
             return len(run.offsets)
-        seen = set(self._keys)
+        here: set[str] = set()
         for position in range(lo, len(keys)):
-            if keys[position] in seen:
+            if keys[position] in self._keys or keys[position] in here:
                 return position
-            seen.add(keys[position])
+            here.add(keys[position])
         return len(keys)
 
     def _repeat(self, run: "_Run", position: int) -> None:

@@ -63,8 +63,6 @@ class PartitionLog:
     failed: Failed | None = None
     claim: Claim | None = None
     """The newest claim, if nothing ended it."""
-    tokens: list[str] = field(default_factory=list)
-    """Every attempt that ever claimed the partition (empty for finished ones, which need no reading back)."""
 
     @property
     def cursor(self) -> Cursor:
@@ -91,7 +89,6 @@ class PartitionLog:
         match record:
             case Claim():
                 self.claim, self.failed = record, None
-                self.tokens.append(record.token)
             case ShardRecord():
                 self.shards.append(record)
             case Done():
@@ -197,6 +194,11 @@ class ProgressTracker:
     def pending_outputs(self) -> list[str]:
         """Keys of shards that are finished on this machine but not committed yet, in order."""
         return list(self._pending)
+
+    @property
+    def failures_key(self) -> str:
+        """Where the failures file belongs that the next record will name."""
+        return f"_bridge/{self._ledger.run}/failures/{self.partition.name}-{self.log.next_seq:06d}.jsonl"
 
     def pending(self, record: ShardRecord) -> None:
         """A shard is finished locally."""
