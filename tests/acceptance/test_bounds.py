@@ -1,6 +1,7 @@
 """What a run needs of memory and disk does not grow with its source. `pytest -s` prints the figures."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -146,7 +147,9 @@ class Watch:
 
     def _loop(self) -> None:
         while not self.over.wait(0.002):
-            self.most = max(self.most, sum(map(_size, self.folder.rglob("*.tar"))))
+            # os.walk passes over a folder that vanishes under it, rglob does not
+            names = (Path(place, name) for place, _, found in os.walk(self.folder) for name in found)
+            self.most = max(self.most, sum(_size(path) for path in names if path.suffix == ".tar"))
 
 
 def _size(path: Path) -> int:
