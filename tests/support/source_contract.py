@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 import pytest
 
 from data_bridge.errors import SourceError
@@ -42,7 +41,7 @@ def to_dicts(rows: Rows) -> list[Row]:
     """Rows of any form as plain dictionaries."""
     if isinstance(rows, LineRows):
         spans = zip(rows.starts.tolist(), rows.ends.tolist(), strict=True)
-        return [orjson.loads(rows.data[lo:hi]) for lo, hi in spans]
+        return [json.loads(rows.data[lo:hi]) for lo, hi in spans]
     if isinstance(rows, ArrowRows):
         return [dict(row) for row in rows.batch.to_pylist()]
     return list(rows.rows)

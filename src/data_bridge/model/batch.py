@@ -59,6 +59,16 @@ class LineRows:
     def slice(self, lo: int, hi: int) -> "LineRows":
         return LineRows(self.data, self.starts[lo:hi], self.ends[lo:hi])
 
+    def cropped(self) -> tuple[int, bytes, NDArray[np.int64], NDArray[np.int64]]:
+        """Where the lines' own bytes begin in `data`, those bytes, and the spans in them."""
+        if not len(self):
+            return 0, b"", self.starts, self.ends
+        first = int(self.starts[0])
+        return first, self.data[first : int(self.ends[-1])], self.starts - first, self.ends - first
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.cropped()[1:]  # other lines of the buffer stay where they are
+
 
 @dataclass(frozen=True, slots=True)
 class ArrowRows:

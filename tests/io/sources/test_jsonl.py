@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from data_bridge.config import PipelineSettings, Settings, SourceOptions
 from data_bridge.errors import SourceError
 from data_bridge.io.sources.jsonl import Jsonl, why_not_an_object
 from data_bridge.io.transport import Transport
-from data_bridge.model.batch import LineRows, RowFailure
+from data_bridge.model.batch import Batch, LineRows, RowFailure
 from data_bridge.model.source import Field, FilePiece, SourceFile
 
 URI = "memory/data.jsonl"
@@ -145,6 +146,53 @@ def test_good_lines_keep_their_bytes_and_large_integers_their_digits() -> None:
     assert isinstance(batch.rows, LineRows)
     assert batch.rows.data[batch.rows.starts[0] : batch.rows.ends[0]] == line
     assert Jsonl(SourceOptions(), transport).probe(transport.files()).rows[0]["id"] == 123456789012345678901234567890
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b'{"a":', b"1}", b"{}{}"],
+        [b'{"a":{}', b',"b":{}}', b"{} {}"],
+        [b"{}", b"{}{}", b"{", b"}"],
+        [b'{"a":[{}', b"{}]}", b"{}{}"],
+        [b'{"a":"', b'"}', b"{}{}"],
+        [b"{} ", b"{}\t", b"\x0b", b"{}{} "],
+        [b'{"a":1e999}', b'{"a":' + b"9" * 400 + b"}", b'{"b":'],
+        [b'{"a":' + b"[" * 3000 + b"]" * 3000 + b"}", b"{}"],
+        [b'{"a":"\xc3', b'\xa9"}', b"{}{}"],
+    ],
+)
+def test_a_line_is_judged_alike_whatever_lines_stand_around_it(lines: list[bytes]) -> None:
+    alone = [why_not_an_object(line) is None for line in lines if line.strip()]
+
+    _, *together = parse(b"{}\n" + b"".join(line + b"\n" for line in lines))
+
+    assert [not isinstance(one, RowFailure) for one in together] == alone
+
+
+def test_numbers_of_any_size_are_json() -> None:
+    content = b'{"a":1e999}\n{"a":' + b"9" * 400 + b"}\n"
+    transport = MemoryTransport({URI: content})
+
+    (batch,) = Jsonl(SourceOptions(), transport).read([FilePiece(transport.stat(URI))], None)
+
+    assert (len(batch.rows), batch.failures) == (2, ())
+
+
+def test_found_lines_travel_without_the_rest_of_their_buffer_and_know_their_place() -> None:
+    content = b"{}\n\n" + b'{"pad": "%s"}\n' % (b"x" * 5_000) + b"bad\n{}\nworse\n"
+    transport = MemoryTransport({URI: content})
+    reader = Jsonl(SourceOptions(), transport)
+    (found,) = reader.frames([FilePiece(transport.stat(URI))], None)
+    last = Batch(found.start, found.rows.slice(2, 5))
+
+    travelled = pickle.dumps(last)
+    there = reader.checked(pickle.loads(travelled))
+
+    assert len(travelled) < 1_000
+    assert [f.where for f in there.failures] == ["memory/data.jsonl line 4", "memory/data.jsonl line 6"]
+    assert there.failures == reader.checked(last).failures
+    assert to_dicts(there.rows) == [{}]
 
 
 def test_batches_of_many_lines_share_one_buffer() -> None:

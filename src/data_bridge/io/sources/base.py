@@ -1,7 +1,7 @@
 """What a source format promises."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from data_bridge.config import SourceOptions
 from data_bridge.io.transport import Transport
@@ -41,6 +41,22 @@ class Format(Protocol):
 
     def read(self, pieces: Sequence[FilePiece], token: Token | None) -> Iterator[Batch]:
         """Samples of the pieces in order, from the token (None = from the start)."""
+        ...
+
+
+@runtime_checkable
+class CheckedLater(Protocol):
+    """A format that finds samples much faster than it can check them, so that several processes may check at once.
+
+    `read` is `checked` over `frames`.
+    """
+
+    def frames(self, pieces: Sequence[FilePiece], token: Token | None) -> Iterator[Batch]:
+        """As `Format.read`, with rows nobody has looked at yet. Every count and every `start` is right already."""
+        ...
+
+    def checked(self, batch: Batch) -> Batch:
+        """The batch with its bad rows told from the good ones. Pure; the batch may come from another process."""
         ...
 
 

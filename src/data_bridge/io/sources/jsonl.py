@@ -1,9 +1,11 @@
 """JSON lines: every line is checked to be one UTF-8 JSON object and handed on as the bytes it is."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import msgspec
 import numpy as np
 import orjson
 from numpy.typing import NDArray
@@ -18,28 +20,53 @@ from data_bridge.io.sources.lines import (
     cuts,
     invalid_utf8,
     line_spans,
-    place,
     position,
     refuse_binary,
     refuse_html,
     wrong_format,
 )
-from data_bridge.model.batch import Batch, LineRows, RowFailure
-from data_bridge.model.source import SourceFile
+from data_bridge.io.sources.observed import PROBE_FILES, observe
+from data_bridge.model.batch import Batch, LineRows, RowFailure, Token
+from data_bridge.model.source import FilePiece, Probe, SourceFile
 
 _LINES_TO_JUDGE = 10
-_BRACE = ord("{")
+_OPEN, _CLOSE = ord("{"), ord("}")
+
+
+class _AnyObject(msgspec.Struct):
+    """Any JSON object: its members are skipped, which checks them without making anything of them."""
+
+
+_OBJECTS = msgspec.json.Decoder(_AnyObject)
 
 
 @dataclass(frozen=True, slots=True)
-class _Lines:
-    """The lines of a buffer that are samples, and what is wrong with the bad ones (position among them -> reason)."""
+class FoundLines(LineRows):
+    """Lines that nobody has looked at yet, with what it takes to say where each one stands."""
 
-    starts: NDArray[np.int64]
-    ends: NDArray[np.int64]
+    uri: str
+    offset: int
+    """Position of `data[0]` in the file's content."""
+    line: int | None
+    """Number of the line at `data[0]`, from 1; None when it is not known."""
     numbers: NDArray[np.int64]
-    """Number of each line in the buffer, blank ones counted, from 0."""
-    bad: dict[int, str]
+    """Lines between `data[0]` and each line, int64 of shape (n,)."""
+
+    def slice(self, lo: int, hi: int) -> "FoundLines":
+        spans = self.starts[lo:hi], self.ends[lo:hi]
+        return FoundLines(self.data, *spans, self.uri, self.offset, self.line, self.numbers[lo:hi])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        first, data, starts, ends = self.cropped()
+        line = None if self.line is None else self.line + int(self.numbers[0]) if len(self) else self.line
+        numbers = self.numbers - self.numbers[:1]
+        return FoundLines, (data, starts, ends, self.uri, self.offset + first, line, numbers)
+
+    def place(self, i: int) -> str:
+        """Position of line i for a person: its number where it is known, otherwise its byte."""
+        if self.line is None:
+            return f"{self.uri} byte {self.offset + int(self.starts[i])}"
+        return f"{self.uri} line {self.line + int(self.numbers[i])}"
 
 
 class Jsonl(LineFormat):
@@ -48,76 +75,99 @@ class Jsonl(LineFormat):
     name = "jsonl"
     wanted = "JSON lines"
 
+    def frames(self, pieces: Sequence[FilePiece], token: Token | None) -> Iterator[Batch]:
+        """As `read`, but the rows are lines as they were found: `checked` says which are JSON objects."""
+        return super().read(pieces, token)
+
+    def checked(self, batch: Batch) -> Batch:
+        """The batch of `frames` with its bad lines told from the good ones. Pure: any process may do it."""
+        return checked(batch) if isinstance(batch.rows, FoundLines) else batch
+
+    def read(self, pieces: Sequence[FilePiece], token: Token | None) -> Iterator[Batch]:
+        return map(self.checked, self.frames(pieces, token))
+
+    def probe(self, files: Sequence[SourceFile]) -> Probe:
+        first = files[:PROBE_FILES]
+        return observe(first, (checked(batch) for file in first for batch in self._read_piece(FilePiece(file), None)))
+
     def _refuse_wrong(self, head: bytes, file: SourceFile) -> None:
         refuse_binary(head, file, self.wanted)
         refuse_html(head, file, self.wanted)
         _refuse_other_json(head, file, self.wanted)
 
     def _batches(self, buffer: Buffer, file: SourceFile) -> Iterator[Batch]:
-        lines = _check(buffer)
+        lines = _found(buffer, file)
         _refuse_cut_line(buffer, file, lines)
-        bad = np.array(sorted(lines.bad), dtype=np.int64)
         for lo, hi in cuts(lines.starts, lines.ends):
-            inside = bad[np.searchsorted(bad, lo) : np.searchsorted(bad, hi)]
-            failures = tuple(_failure(lines, i, lo, buffer, file) for i in inside.tolist())
-            start = int(lines.starts[lo])
-            starts, ends = lines.starts[lo:hi], lines.ends[lo:hi]
-            if failures:
-                starts, ends = np.delete(starts, inside - lo), np.delete(ends, inside - lo)
-            yield Batch(position(buffer, start), LineRows(buffer.data, starts, ends), failures)
+            yield Batch(position(buffer, int(lines.starts[lo])), lines.slice(lo, hi))
 
 
-def _failure(lines: _Lines, index: int, first: int, buffer: Buffer, file: SourceFile) -> RowFailure:
-    start, end = int(lines.starts[index]), int(lines.ends[index])
-    return RowFailure(
-        offset=index - first,
-        reason=lines.bad[index],
-        where=place(buffer, file, start, int(lines.numbers[index])),
-        raw=buffer.data[start:end],
-    )
-
-
-def _check(buffer: Buffer) -> _Lines:
-    """Find the samples of a buffer, and look at every one."""
-    data = buffer.data
+def _found(buffer: Buffer, file: SourceFile) -> FoundLines:
+    """The lines of a buffer that are not blank."""
     starts, ends = line_spans(buffer)
     numbers = np.flatnonzero(ends > starts)
     starts, ends = starts[numbers], ends[numbers]
-    first_bytes = np.frombuffer(data, np.uint8)[starts] if len(starts) else starts
-    suspects = set(np.flatnonzero(first_bytes != _BRACE).tolist())
-    suspects.update(_unparsable(data, starts.tolist(), ends.tolist()))
-    blank: list[int] = []
-    bad: dict[int, str] = {}
-    for i in sorted(suspects):
-        line = data[starts[i] : ends[i]]
-        if line.isspace():
-            blank.append(i)
-        elif reason := why_not_an_object(line):
-            bad[i - len(blank)] = reason
+    first_bytes = np.frombuffer(buffer.data, np.uint8)[starts] if len(starts) else starts
+    others = np.flatnonzero(first_bytes != _OPEN).tolist()
+    blank = [i for i in others if buffer.data[starts[i] : ends[i]].isspace()]
     if blank:
         starts, ends, numbers = (np.delete(each, blank) for each in (starts, ends, numbers))
-    return _Lines(starts, ends, numbers, bad)
+    return FoundLines(buffer.data, starts, ends, shown(file.uri), buffer.offset, buffer.line, numbers)
 
 
-def _unparsable(data: bytes, starts: list[int], ends: list[int]) -> list[int]:
-    """Lines that are not JSON."""
-    loads = orjson.loads
-    found = []
-    for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        try:
-            loads(data[start:end])
-        except orjson.JSONDecodeError:
-            found.append(i)
-    return found
+def checked(batch: Batch) -> Batch:
+    """A batch of found lines as one of good lines and failures."""
+    lines = batch.rows
+    assert isinstance(lines, FoundLines)
+    failures = () if all_objects(lines) else tuple(_failures(lines))
+    bad = [failure.offset for failure in failures]
+    starts, ends = (np.delete(each, bad) if bad else each for each in (lines.starts, lines.ends))
+    return Batch(batch.start, LineRows(lines.data, starts, ends), failures)
+
+
+def all_objects(lines: LineRows) -> bool:
+    """Whether each line is one UTF-8 JSON object, all looked at in one call; False where single ones must be asked.
+
+    The parser takes objects one after another and does not care where lines end. But where every line begins with a
+    brace and ends with one, no object goes on from a line to the next (behind a value must come a comma, and within
+    text a line end is an error), so as many objects as lines are one a line.
+    """
+    if not len(lines):
+        return True
+    every = np.frombuffer(lines.data, np.uint8)
+    if (every[lines.starts] != _OPEN).any() or (every[lines.ends - 1] != _CLOSE).any():
+        return False
+    text = lines.data[int(lines.starts[0]) : int(lines.ends[-1])]
+    try:
+        return (text.isascii() or bool(text.decode())) and len(_OBJECTS.decode_lines(text)) == len(lines)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return False
+
+
+def _failures(lines: FoundLines) -> Iterator[RowFailure]:
+    for i, (start, end) in enumerate(zip(lines.starts.tolist(), lines.ends.tolist(), strict=True)):
+        line = lines.data[start:end]
+        if reason := why_not_an_object(line):
+            yield RowFailure(offset=i, reason=reason, where=lines.place(i), raw=line)
 
 
 def why_not_an_object(line: bytes) -> str | None:
-    """What keeps a line from being exactly one UTF-8 JSON object, or None."""
+    """What keeps a line from being exactly one UTF-8 JSON object, or None. Numbers may be of any size."""
+    if (reason := invalid_utf8(line)) is not None:
+        return reason
+    try:
+        _OBJECTS.decode(line)
+    except RecursionError:
+        return _why_not_parsable(line)
+    except msgspec.DecodeError:
+        return _why_not_parsable(line) or "not JSON"
+    return None
+
+
+def _why_not_parsable(line: bytes) -> str | None:
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        if (reason := invalid_utf8(line)) is not None:
-            return reason
         constant = _constant_in(line)
         return f"not JSON: {constant} is not a JSON value" if constant else f"not JSON: {error}"
     if type(value) is not dict:
@@ -138,12 +188,14 @@ def _constant_in(line: bytes) -> str | None:
     return found[0] if found else None
 
 
-def _refuse_cut_line(buffer: Buffer, file: SourceFile, lines: _Lines) -> None:
+def _refuse_cut_line(buffer: Buffer, file: SourceFile, lines: FoundLines) -> None:
     """Raise SourceError when a file of unknown size ends within a line: nobody can say that it is whole."""
-    last = len(lines.starts) - 1
-    if file.size is None and not is_compressed(file.uri) and last in lines.bad and not buffer.data.endswith(b"\n"):
+    if file.size is not None or is_compressed(file.uri) or not len(lines) or buffer.data.endswith(b"\n"):
+        return
+    start, end = int(lines.starts[-1]), int(lines.ends[-1])
+    if why_not_an_object(buffer.data[start:end]):
         raise SourceError(
-            f"{shown(file.uri)} byte {buffer.offset + int(lines.starts[last])}: the file ends within a line, and the "
+            f"{shown(file.uri)} byte {buffer.offset + start}: the file ends within a line, and the "
             "server did not say how long it is: it was cut",
             hint="run again; if it stays like this, download the file and name its path",
         )

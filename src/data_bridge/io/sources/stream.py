@@ -1,14 +1,14 @@
 """One source, whatever its scheme and format: list it, cut it into partitions, read them."""
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from data_bridge.config import Settings
 from data_bridge.errors import ConfigError, SourceError
 from data_bridge.io.locations import braces, shown
 from data_bridge.io.sources import registry
-from data_bridge.io.sources.base import Format
+from data_bridge.io.sources.base import CheckedLater, Format
 from data_bridge.io.sources.partitioning import cut_partitions
 from data_bridge.io.transport import Transport
 from data_bridge.model.batch import Batch, Token
@@ -126,8 +126,26 @@ class SampleStream:
         self, format_name: str, files: Mapping[int, SourceFile], partition: Partition, token: Token | None
     ) -> Generator[Batch]:
         """Samples of one partition in order, from the token of an earlier batch (None = from the start)."""
+        check = self.checker(format_name)
+        with closing(self.frames(format_name, files, partition, token)) as found:
+            yield from map(check, found)
+
+    def frames(
+        self, format_name: str, files: Mapping[int, SourceFile], partition: Partition, token: Token | None
+    ) -> Generator[Batch]:
+        """As `read`, but what can be checked elsewhere is not checked yet: see `checker`."""
         pieces = [FilePiece(files[p.file], p.start, p.end) for p in partition.pieces]
-        yield from self.format(format_name).read(pieces, token)
+        reader = self.format(format_name)
+        yield from reader.frames(pieces, token) if isinstance(reader, CheckedLater) else reader.read(pieces, token)
+
+    def checker(self, format_name: str) -> Callable[[Batch], Batch]:
+        """What makes batches of `read` out of those of `frames`. Pure: any process may do it."""
+        reader = self.format(format_name)
+        return reader.checked if isinstance(reader, CheckedLater) else _as_it_is
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
 
 
 def _names_hub_dataset(uris: Sequence[str]) -> bool:
