@@ -24,7 +24,7 @@ from data_bridge.pipelines.fresh import made_here
 from data_bridge.pipelines.looking import plan_report, status_report
 from data_bridge.pipelines.verify import verify_dataset
 from data_bridge.storage import open_store
-from data_bridge.utils.progress import PartitionLog
+from data_bridge.utils.progress import PartitionLog, totals
 
 __all__ = ["load_settings", "plan", "run_from_file", "run_pipeline", "status", "verify"]
 
@@ -72,18 +72,18 @@ def run_pipeline(
         raise report.error or FatalError("partitions are left undone", hint="run the same command again")
     refuse_too_many_failures(settings, logs)
     manifest = pipeline.finalize()
-    totals = manifest.totals
-    observer(RunFinalized(_manifest_uri(store), totals.samples, totals.failed, totals.shards, totals.bytes))
+    made = manifest.totals
+    observer(RunFinalized(_manifest_uri(store), made.samples, made.failed, made.shards, made.bytes))
     return RunReport(
         run=run_plan.run,
         status=manifest.status,
         destination=store.uri,
         manifest=_manifest_uri(store),
         format=manifest.format,
-        samples=totals.samples,
-        failed=totals.failed,
-        shards=totals.shards,
-        bytes=totals.bytes,
+        samples=made.samples,
+        failed=made.failed,
+        shards=made.shards,
+        bytes=made.bytes,
         seconds=time.monotonic() - started,
         resumed=resumed,
         peak_bytes=report.peak_bytes,
@@ -141,17 +141,17 @@ def _finished(logs: Mapping[int, PartitionLog]) -> bool:
 
 
 def _interrupted(pipeline: Pipeline, started: float, *, resumed: bool) -> RunReport:
-    logs = pipeline.logs().values()
+    committed = totals(pipeline.logs().values())
     return RunReport(
         run=pipeline.plan.run,
         status="interrupted",
         destination=pipeline.store.uri,
         manifest=None,
         format=pipeline.settings.pipeline.name,
-        samples=sum(log.samples for log in logs),
-        failed=sum(log.failed_samples for log in logs),
-        shards=sum(1 for log in logs for s in log.shards if s.key),
-        bytes=sum(log.bytes for log in logs),
+        samples=committed.samples,
+        failed=committed.failed,
+        shards=committed.shards,
+        bytes=committed.bytes,
         seconds=time.monotonic() - started,
         resumed=resumed,
     )

@@ -12,7 +12,7 @@ from data_bridge.errors import BusyError, Fenced, IntegrityError, RetryableError
 from data_bridge.model.plan import Partition
 from data_bridge.model.shards import Claim, Cursor, Done, Failed, Host, ShardRecord
 from data_bridge.utils import claims
-from data_bridge.utils.progress import Ledger, ProgressTracker, dump, parse
+from data_bridge.utils.progress import Ledger, ProgressTracker, dump, parse, totals
 
 PARTITION = Partition(index=3, pieces=(), first_index=100)
 
@@ -246,3 +246,14 @@ def test_a_heartbeat_is_there_before_the_first_claim_and_gone_after_the_run(tmp_
         assert store.get(claims.heartbeat_key("run", "d1")) is not None
 
     assert store.get(claims.heartbeat_key("run", "d1")) is None
+
+
+def test_totals_count_shards_that_exist_and_failures_behind_the_last_one(ledger: Ledger) -> None:
+    first, second = ProgressTracker(ledger, PARTITION), ProgressTracker(ledger, Partition(index=4, pieces=()))
+    first.append(shard(first, 0).model_copy(update={"failed": 2}))
+    first.append(done(first).model_copy(update={"failed": 5}))
+    second.append(shard(second, 1).model_copy(update={"key": None, "samples": 0, "bytes": 0, "failed": 10}))
+
+    found = totals([first.log, second.log])
+
+    assert (found.samples, found.failed, found.bytes, found.shards) == (10, 15, 5, 1)

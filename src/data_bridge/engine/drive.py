@@ -16,7 +16,7 @@ from data_bridge.model.shards import Claim
 from data_bridge.pipelines.base import Pipeline, Takeover
 from data_bridge.pipelines.single_writer import single_writer
 from data_bridge.utils import claims
-from data_bridge.utils.progress import PartitionLog, refuse_if_held
+from data_bridge.utils.progress import PartitionLog, refuse_if_held, totals
 
 INLINE_BYTES = 64_000_000
 """A source smaller than this costs less in this process than starting others."""
@@ -111,7 +111,7 @@ class _Counting:
     def __init__(self, observer: Observer, settings: Settings, logs: Mapping[int, PartitionLog]) -> None:
         self._observer = observer
         self._most = settings.pipeline.max_failures
-        self._failed = sum(log.failed_samples for log in logs.values())
+        self._failed = totals(logs.values()).failed
 
     def __call__(self, event: Event, /) -> None:
         self._observer(event)
@@ -123,7 +123,7 @@ class _Counting:
 
 def refuse_too_many_failures(settings: Settings, logs: Mapping[int, PartitionLog]) -> None:
     """Raise DataError when the ledger holds more failed samples than `max_failures`."""
-    _refuse_more_than(settings.pipeline.max_failures, sum(log.failed_samples for log in logs.values()))
+    _refuse_more_than(settings.pipeline.max_failures, totals(logs.values()).failed)
 
 
 def _refuse_more_than(most: int | None, failed: int) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import orjson
 
 from data_bridge.errors import BusyError, FatalError, IntegrityError
-from data_bridge.model.manifest import MANIFEST_KEY, IndexRange, Manifest, ManifestShard, Totals
+from data_bridge.model.manifest import MANIFEST_KEY, IndexRange, Manifest, ManifestShard
 from data_bridge.model.plan import Plan
 from data_bridge.model.shards import ShardRecord
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines.planning import read_plan
 from data_bridge.pipelines.writer import ShardWriter
-from data_bridge.utils.progress import PartitionLog, parsed
+from data_bridge.utils.progress import PartitionLog, parsed, totals
 
 
 def finalize(
@@ -81,7 +81,7 @@ def _manifest(
 ) -> Manifest:
     first = plan.first
     done = [log.done for log in logs.values() if log.done is not None]
-    failed = sum(d.failed for d in done)
+    committed = totals(logs.values())
     warnings: dict[str, int] = {}
     for _, record in shards:
         for name, count in record.warnings.items():
@@ -89,14 +89,9 @@ def _manifest(
     return Manifest(
         run=plan.run,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        status="completed_with_failures" if failed else "complete",
+        status="completed_with_failures" if committed.failed else "complete",
         format=format_name,
-        totals=Totals(
-            samples=sum(r.samples for _, r in shards),
-            failed=failed,
-            bytes=sum(r.bytes for _, r in shards),
-            shards=len(shards),
-        ),
+        totals=committed,
         shards=tuple(
             ManifestShard(
                 path=r.key or "",

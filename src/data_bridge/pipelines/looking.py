@@ -10,7 +10,7 @@ from data_bridge.model.report import PlanReport, StatusReport
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
 from data_bridge.pipelines.base import Pipeline
-from data_bridge.utils.progress import Ledger, PartitionLog, parsed
+from data_bridge.utils.progress import Ledger, PartitionLog, parsed, totals
 
 LARGE_SHARD = 2_000_000_000
 """Readers stream shards up to about this size comfortably."""
@@ -47,7 +47,7 @@ def plan_report(settings: Settings, pipeline: Pipeline) -> PlanReport:
         if samples is not None and not options.max_shard_bytes
         else None,
         shards_estimated=_shards(known, shard_bytes, settings),
-        shards_done=sum(1 for log in logs.values() for s in log.shards if s.key),
+        shards_done=totals(logs.values()).shards,
         shard_bytes_estimated=shard_bytes,
         fields=tuple((f["name"], f["type"]) for f in plan.first.fields),
         writer=dict(plan.first.writer),
@@ -61,8 +61,8 @@ def _total(sizes: Sequence[int | None]) -> int | None:
 
 
 def _committed_sample_bytes(logs: Mapping[int, PartitionLog]) -> float | None:
-    samples = sum(log.samples for log in logs.values())
-    return sum(log.bytes for log in logs.values()) / samples if samples else None
+    committed = totals(logs.values())
+    return committed.bytes / committed.samples if committed.samples else None
 
 
 def _shards(samples: int | None, shard_bytes: int | None, settings: Settings) -> int | None:
@@ -93,6 +93,7 @@ def status_report(store: ObjectStore) -> StatusReport:
     plan = _plan_at(store)
     logs = Ledger(store, plan.run).load_all(plan.partitions)
     counted = all(p.samples is not None for p in plan.partitions)
+    committed = totals(logs.values())
     return StatusReport(
         run=plan.run,
         destination=store.uri,
@@ -101,10 +102,10 @@ def status_report(store: ObjectStore) -> StatusReport:
         partitions_done=_count(logs, "done"),
         partitions_failed=_count(logs, "failed"),
         partitions_held=_count(logs, "claim"),
-        samples=sum(log.samples for log in logs.values()),
-        failed=sum(log.failed_samples for log in logs.values()),
-        shards=sum(1 for log in logs.values() for s in log.shards if s.key),
-        bytes=sum(log.bytes for log in logs.values()),
+        samples=committed.samples,
+        failed=committed.failed,
+        shards=committed.shards,
+        bytes=committed.bytes,
         samples_expected=sum(p.samples or 0 for p in plan.partitions) if counted else None,
         errors=tuple(f"partition {i}: {log.failed.error}" for i, log in logs.items() if log.failed),
     )
@@ -115,11 +116,8 @@ def _published(store: ObjectStore, logs: Mapping[int, PartitionLog]) -> bool:
     data = store.get(MANIFEST_KEY)
     if data is None:
         return False
-    totals = parsed(Manifest, data, MANIFEST_KEY).totals
-    return (totals.samples, totals.failed) == (
-        sum(log.samples for log in logs.values()),
-        sum(log.failed_samples for log in logs.values()),
-    )
+    told, committed = parsed(Manifest, data, MANIFEST_KEY).totals, totals(logs.values())
+    return (told.samples, told.failed) == (committed.samples, committed.failed)
 
 
 def _count(logs: Mapping[int, PartitionLog], what: str) -> int:

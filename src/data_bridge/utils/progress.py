@@ -13,6 +13,7 @@ import orjson
 from pydantic import ValidationError
 
 from data_bridge.errors import BusyError, Fenced, IntegrityError
+from data_bridge.model.manifest import Totals
 from data_bridge.model.plan import Partition
 from data_bridge.model.shards import Claim, Cursor, Done, Failed, Record, ShardRecord
 from data_bridge.model.source import Document
@@ -95,6 +96,17 @@ class PartitionLog:
                 self.done, self.claim, self.shards = record, None, list(record.shards)
             case Failed():
                 self.failed, self.claim = record, None
+
+
+def totals(logs: Iterable[PartitionLog]) -> Totals:
+    """What the logs have committed together."""
+    logs = list(logs)
+    return Totals(
+        samples=sum(log.samples for log in logs),
+        failed=sum(log.failed_samples for log in logs),
+        bytes=sum(log.bytes for log in logs),
+        shards=sum(s.key is not None for log in logs for s in log.shards),
+    )
 
 
 class Ledger:
