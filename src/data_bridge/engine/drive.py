@@ -42,7 +42,7 @@ def drive(
     holders = {claim.driver for claim in elsewhere.values()}
     for holder in holders:
         watch.look(holder)
-    engine, slots = _engine(pipeline.settings, pipeline.plan, workers)
+    engine, slots = engine_for(pipeline.settings, pipeline.plan, workers)
     driver = claims.new_token()
     pipeline.probe()
     work = PartitionWork(pipeline.settings, pipeline.plan, pipeline.store, driver, slots, takeover)
@@ -70,7 +70,7 @@ def _far(claim: Claim) -> bool:
     return claims.liveness(claim) == "elsewhere"
 
 
-def _engine(settings: Settings, plan: Plan, workers: int | None) -> tuple[Engine, int]:
+def engine_for(settings: Settings, plan: Plan, workers: int | None) -> tuple[Engine, int]:
     """The engine that fits: in this process when asked or when the source is small, else one slot per usable core."""
     chosen = workers if workers is not None else settings.pipeline.workers
     if chosen is None:
