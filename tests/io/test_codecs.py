@@ -4,6 +4,8 @@ import bz2
 import gzip
 import lzma
 import random
+import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 
@@ -113,6 +115,90 @@ def test_a_flipped_bit_never_gives_other_content_in_silence(codec: str, data: st
     except SourceError:
         return
     assert got == content  # header bytes such as gzip's time mean nothing
+
+
+@st.composite
+def gzip_members(draw: st.DrawFn) -> bytes:
+    """A member with any header a packer may write, some of them wrong."""
+    flags = draw(st.sampled_from([0, 0, 8, 4, 16, 2, 31, *range(256)]))
+    header = b"\x1f\x8b\x08" + bytes([flags]) + draw(st.binary(min_size=4, max_size=4)) + b"\0\xff"
+    if flags & 4:
+        extra = draw(st.binary(max_size=300))
+        header += struct.pack("<H", len(extra)) + extra
+    for flag in (8, 16):
+        if flags & flag:
+            header += draw(st.binary(max_size=40)).replace(b"\0", b"") + b"\0"
+    if flags & 2:
+        header += struct.pack("<H", zlib.crc32(header) & 0xFFFF)
+    content = draw(st.one_of(st.binary(max_size=200), st.integers(0, 3000).map(lambda size: TEXT[:size])))
+    level, strategy = draw(st.sampled_from([0, 1, 6, 9])), draw(st.sampled_from([0, 2, 3, 4]))
+    deflate = zlib.compressobj(level, zlib.DEFLATED, -15, strategy=strategy)
+    trailer = struct.pack("<II", zlib.crc32(content), len(content))
+    return header + deflate.compress(content) + deflate.flush() + trailer
+
+
+def gunzip_by_zlib(packed: bytes) -> bytes | None:
+    """The reference: member after member by `zlib`, None for what is no gzip file."""
+    content = b""
+    rest = packed
+    while rest:
+        member = zlib.decompressobj(wbits=31)
+        try:
+            content += member.decompress(rest)
+        except zlib.error:
+            return None
+        if not member.eof:
+            return None
+        rest = member.unused_data.lstrip(b"\0")
+    return content if packed else None
+
+
+@given(
+    members=st.lists(gzip_members(), min_size=1, max_size=3),
+    tail=st.sampled_from([b"", b"", b"\0", bytes(700), b"x", b"\0x", b"\x1f", b"\x1f\x8b"]),
+    block=st.sampled_from([1, 7, 1000, BLOCK_BYTES]),
+    keep=st.one_of(st.none(), st.integers(0, 5000)),
+)
+@settings(max_examples=150, deadline=None)
+def test_gzip_is_read_and_refused_exactly_as_zlib_does(
+    members: list[bytes], tail: bytes, block: int, keep: int | None
+) -> None:
+    packed = (b"".join(members) + tail)[:keep]
+    wanted = gunzip_by_zlib(packed)
+
+    if wanted is None:
+        with pytest.raises(SourceError):
+            undo(packed, "gzip", block)
+    else:
+        assert undo(packed, "gzip", block) == wanted
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_damaged_gzip_is_refused_where_zlib_does_or_gives_what_its_checksum_says(data: st.DataObject) -> None:
+    content = data.draw(st.sampled_from([TEXT[:5000], bytes(70_000), b"abcabcabd" * 30]))
+    packed = bytearray(gzip.compress(content, mtime=0))
+    packed[data.draw(st.integers(0, len(packed) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    wanted = gunzip_by_zlib(bytes(packed))
+
+    try:
+        got = undo(bytes(packed), "gzip")
+    except SourceError:
+        assert wanted is None
+    else:
+        assert got == content  # a broken table of codes that nothing uses is no damage to the content
+
+
+def test_a_gzip_header_without_end_does_not_fill_the_memory() -> None:
+    name = [b"n" * BLOCK_BYTES] * 64
+    tracemalloc.start()
+
+    with pytest.raises(SourceError, match="too early"):
+        list(decompressed(iter([b"\x1f\x8b\x08\x08" + bytes(6), *name]), "gzip", "endless.gz"))
+
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * BLOCK_BYTES
 
 
 @pytest.mark.parametrize("level", [1, 9, 19])
