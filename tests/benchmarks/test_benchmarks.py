@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
 
-from benchmarks.check import Wrong, check  # noqa: E402 - the folder is no installed package
-from benchmarks.workloads import make  # noqa: E402
+from benchmarks.check import Wrong, check
+from benchmarks.workloads import make
 
 
 def peer(name: str, source: Path, out: Path, per_shard: int) -> None:
