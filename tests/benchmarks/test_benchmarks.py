@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-
 from benchmarks.check import Wrong, check
 from benchmarks.workloads import make
+
+ROOT = Path(__file__).parents[2]
 
 
 def peer(name: str, source: Path, out: Path, per_shard: int) -> None:
