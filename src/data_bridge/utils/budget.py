@@ -1,0 +1,162 @@
+"""Memory as a budget in bytes: what is in flight waits until it fits, and the waits are counted.
+
+A slot has one budget. Each activity (a stream being read, the uploads, …) draws on it through an account of its own.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the accounts of one name took together since the last look."""
+
+    name: str
+    peak_bytes: int
+    waits: int
+    waited_s: float
+
+
+class ByteBudget:
+    """At most `total` bytes in flight, over all accounts, first come first served. Safe for any number of threads.
+
+    An account that holds nothing gets its next request whatever its size and whatever others hold: a request larger
+    than the budget passes, and no activity waits for ever for one that waits for it. So an account must ask in the
+    order in which it will be able to give back, and the bytes in flight exceed `total` by one request of each account
+    at most.
+    """
+
+    def __init__(self, total: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        if total <= 0:
+            raise ValueError(f"a budget of {total} bytes")
+        self.total = total
+        self._pool = _Pool(total, clock)
+        self._tallies: dict[str, _Tally] = {}
+
+    @property
+    def held(self) -> int:
+        """Bytes in flight now."""
+        return self._pool.held
+
+    def account(self, name: str) -> "Account":
+        """A new account; accounts of one name are reported together."""
+        with self._pool.changed:
+            return Account(self._pool, self._tallies.setdefault(name, _Tally()))
+
+    def usage(self) -> list[Usage]:
+        """What each name took, and starts counting anew: peaks from what is held now."""
+        with self._pool.changed:
+            found = [Usage(name, t.peak, t.waits, t.waited_s) for name, t in sorted(self._tallies.items()) if t.peak]
+            for tally in self._tallies.values():
+                tally.peak, tally.waits, tally.waited_s = tally.held, 0, 0.0
+            return found
+
+
+class Account:
+    """One activity's hold on a budget, for any number of threads. Closing it wakes those who wait in it."""
+
+    def __init__(self, pool: "_Pool", tally: "_Tally") -> None:
+        self._pool = pool
+        self._tally = tally
+        self._held = 0
+        self._closed = False
+
+    @property
+    def held(self) -> int:
+        """Bytes this account has in flight."""
+        return self._held
+
+    def acquire(self, size: int) -> bool:
+        """Wait until `size` bytes fit, and hold them. False when the account is or gets closed: nothing is held then."""
+        with self._pool.changed:
+            if not self._closed and self._held and (self._pool.line or not self._pool.fits(size)):
+                self._wait(size)
+            return self._take(size)
+
+    def try_acquire(self, size: int) -> bool:
+        """Hold `size` bytes if that needs no waiting."""
+        with self._pool.changed:
+            return (not self._held or (not self._pool.line and self._pool.fits(size))) and self._take(size)
+
+    def release(self, size: int) -> None:
+        """Give back `size` of the bytes held; an account that is closed has given them back."""
+        with self._pool.changed:
+            if not self._closed:
+                self._give(size)
+
+    @contextmanager
+    def holding(self, size: int) -> Generator[bool]:
+        """Hold `size` bytes during the block; yields what `acquire` says."""
+        got = self.acquire(size)
+        try:
+            yield got
+        finally:
+            if got:
+                self.release(size)
+
+    def close(self) -> None:
+        """Give back everything; who waits in this account, and whoever comes later, gets False."""
+        with self._pool.changed:
+            self._give(self._held)
+            self._closed = True
+
+    def __enter__(self) -> "Account":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _wait(self, size: int) -> None:
+        pool, ticket = self._pool, object()
+        began_s = pool.clock()
+        pool.line.append(ticket)
+        pool.changed.wait_for(lambda: self._closed or not self._held or (pool.line[0] is ticket and pool.fits(size)))
+        pool.line.remove(ticket)
+        pool.changed.notify_all()
+        self._tally.waits += 1
+        self._tally.waited_s += pool.clock() - began_s
+
+    def _take(self, size: int) -> bool:
+        if self._closed:
+            return False
+        self._held += size
+        self._pool.held += size
+        self._tally.held += size
+        self._tally.peak = max(self._tally.peak, self._tally.held)
+        return True
+
+    def _give(self, size: int) -> None:
+        if size > self._held:
+            raise ValueError(f"{size} bytes are given back, {self._held} are held")
+        self._held -= size
+        self._pool.held -= size
+        self._tally.held -= size
+        self._pool.changed.notify_all()
+
+
+@dataclass(slots=True)
+class _Pool:
+    """What the accounts share. `line` holds who waits, in order."""
+
+    total: int
+    clock: Callable[[], float]
+    held: int = 0
+    line: deque[object] = field(default_factory=deque)
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def fits(self, size: int) -> bool:
+        return self.held + size <= self.total
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Figures of the accounts of one name."""
+
+    held: int = 0
+    peak: int = 0
+    waits: int = 0
+    waited_s: float = 0.0
