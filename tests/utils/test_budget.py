@@ -105,7 +105,7 @@ def test_who_came_first_goes_first_even_where_a_later_one_would_fit(pool: Thread
         account.release(size)
 
     waiting: list[Future[None]] = []
-    for size in (60, 20):
+    for size in (60, 50):
         waiting.append(pool.submit(take, size))
         assert spy.waiting.acquire(timeout=WAIT_S)
     assert order == []
@@ -113,7 +113,7 @@ def test_who_came_first_goes_first_even_where_a_later_one_would_fit(pool: Thread
     for future in waiting:
         future.result(WAIT_S)
 
-    assert order == [60, 20]
+    assert order == [60, 50]
 
 
 def test_closing_an_account_wakes_its_waiters_and_leaves_the_others(pool: ThreadPoolExecutor) -> None:
