@@ -39,6 +39,67 @@ def test_divisible_ranges_are_covered_once_in_order(sizes: list[int], partition_
     assert all((p.bytes or 0) <= partition_bytes for p in partitions)
 
 
+def test_a_file_a_little_larger_than_a_partition_is_cut_in_halves() -> None:
+    extents = [(0, Extent(start=0, end=440_000_001, bytes=440_000_001, divisible=True))]
+
+    partitions = cut_partitions(extents, counted=False, partition_bytes=256_000_000, samples_per_shard=10)
+
+    assert [p.bytes for p in partitions] == [220_000_000, 220_000_001]
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=8), st.integers(1, 300))
+def test_parts_of_one_file_differ_by_one_byte_at_most(sizes: list[int], partition_bytes: int) -> None:
+    for size in sizes:
+        extents = [(0, Extent(start=0, end=size, bytes=size, divisible=True))]
+
+        parts = cut_partitions(extents, counted=False, partition_bytes=partition_bytes, samples_per_shard=10)
+
+        assert len(parts) == -(-size // partition_bytes)
+        assert max(p.bytes or 0 for p in parts) - min(p.bytes or 0 for p in parts) <= 1
+
+
+def test_many_small_files_are_shared_out_evenly_among_the_fewest_partitions() -> None:
+    extents = [(f, Extent(start=0, end=None, bytes=1_000_000)) for f in range(400)]
+
+    partitions = cut_partitions(extents, counted=False, partition_bytes=256_000_000, samples_per_shard=10)
+
+    assert [len(p.pieces) for p in partitions] == [200, 200]
+
+
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=30), st.integers(1, 300))
+def test_evening_out_never_takes_more_partitions_or_larger_ones(sizes: list[int], partition_bytes: int) -> None:
+    extents = [(f, Extent(start=0, end=None, bytes=n)) for f, n in enumerate(sizes)]
+    greedy, size = 1, 0
+    for n in sizes:
+        greedy, size = (greedy + 1, n) if size and size + n > partition_bytes else (greedy, size + n)
+
+    partitions = cut_partitions(extents, counted=False, partition_bytes=partition_bytes, samples_per_shard=10)
+
+    assert [p.file for part in partitions for p in part.pieces] == list(range(len(sizes)))
+    assert len(partitions) <= greedy
+    assert all((p.bytes or 0) <= max(partition_bytes, *sizes) for p in partitions)
+
+
+def test_counted_rows_are_shared_out_by_their_bytes_at_whole_shards() -> None:
+    light = Extent(start=0, end=10_000, samples=10_000, bytes=100_000_000, divisible=True)
+    heavy = Extent(start=0, end=1_000, samples=1_000, bytes=300_000_000, divisible=True)
+
+    partitions = cut_partitions(
+        [(0, light), (1, heavy)], counted=True, partition_bytes=256_000_000, samples_per_shard=100
+    )
+
+    assert [p.samples for p in partitions] == [10_300, 700]
+    assert [p.bytes for p in partitions] == [190_000_000, 210_000_000]
+
+
+def test_a_counted_partition_is_a_shard_at_least() -> None:
+    extents = [(0, Extent(start=0, end=35, samples=35, bytes=3_500, divisible=True))]
+
+    partitions = cut_partitions(extents, counted=True, partition_bytes=1, samples_per_shard=10)
+
+    assert [p.samples for p in partitions] == [10, 10, 10, 5]
+
+
 def test_one_partition_needs_no_prefix_and_many_have_their_own() -> None:
     extents = [(0, Extent(start=0, end=100, bytes=100, divisible=True))]
 
