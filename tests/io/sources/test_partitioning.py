@@ -69,9 +69,9 @@ def test_many_small_files_are_shared_out_evenly_among_the_fewest_partitions() ->
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=30), st.integers(1, 300))
 def test_evening_out_never_takes_more_partitions_or_larger_ones(sizes: list[int], partition_bytes: int) -> None:
     extents = [(f, Extent(start=0, end=None, bytes=n)) for f, n in enumerate(sizes)]
-    greedy, size = 1, 0
-    for n in sizes:
-        greedy, size = (greedy + 1, n) if size and size + n > partition_bytes else (greedy, size + n)
+    greedy, size = 1, sizes[0]
+    for n in sizes[1:]:
+        greedy, size = (greedy + 1, n) if size + n > partition_bytes else (greedy, size + n)
 
     partitions = cut_partitions(extents, counted=False, partition_bytes=partition_bytes, samples_per_shard=10)
 
