@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from data_bridge.pipelines.tarfmt import MAX_MEMBER_BYTES, column, end_of_archive, headers, pack
+from data_bridge.pipelines.tarfmt import BLOCK, MAX_MEMBER_BYTES, column, end_of_archive, pack, put_headers
 
 sample_keys = st.text("abcXYZ019_-", min_size=1, max_size=90)
+
+
+def headers(keys: Sequence[str], extension: str, sizes: NDArray[np.int64]) -> NDArray[np.uint8]:
+    found = np.empty((len(keys), BLOCK), dtype=np.uint8)
+    put_headers(found, keys, extension, sizes)
+    return found
 
 
 def by_library(keys: Sequence[str], members: dict[str, list[bytes]]) -> bytes:

@@ -17,7 +17,6 @@ MAX_MEMBER_BYTES = 8**11 - 1
 """What the eleven octal digits of a header can say."""
 
 _NAME, _SIZE, _CHECKSUM = slice(0, NAME_BYTES), slice(124, 135), slice(148, 154)
-_PADDING = [bytes(n) for n in range(BLOCK)]
 _SIZE_SHIFTS = np.arange(30, -1, -3, dtype=np.int64)
 _CHECKSUM_SHIFTS = np.arange(15, -1, -3, dtype=np.int64)
 
@@ -58,19 +57,17 @@ def column(extension: str, contents: Sequence[Buffer]) -> MemberColumn:
     return MemberColumn(extension, contents, np.fromiter(map(len, contents), dtype=np.int64, count=len(contents)))
 
 
-def headers(keys: Sequence[str], extension: str, sizes: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Headers of the members `<key>.<extension>`: uint8 of shape (n, 512).
+def put_headers(found: NDArray[np.uint8], keys: Sequence[str], extension: str, sizes: NDArray[np.int64]) -> None:
+    """Write the headers of the members `<key>.<extension>` into `found`, uint8 of shape (n, 512).
 
     Names must be ASCII of at most 100 bytes and sizes at most MAX_MEMBER_BYTES: the caller has checked.
     """
-    found = np.empty((len(keys), BLOCK), dtype=np.uint8)
     found[:] = _TEMPLATE
     width = _put_names(found, keys, f".{extension}")
     digits = ((sizes[:, None] >> _SIZE_SHIFTS) & 7).astype(np.uint8) + ord("0")
     found[:, _SIZE] = digits
     sums = _TEMPLATE_SUM + found[:, :width].sum(axis=1, dtype=np.int64) + digits.sum(axis=1, dtype=np.int64)
     found[:, _CHECKSUM] = ((sums[:, None] >> _CHECKSUM_SHIFTS) & 7).astype(np.uint8) + ord("0")
-    return found
 
 
 def _put_names(found: NDArray[np.uint8], keys: Sequence[str], suffix: str) -> int:
@@ -94,16 +91,25 @@ def _put_names(found: NDArray[np.uint8], keys: Sequence[str], suffix: str) -> in
 
 def pack(keys: Sequence[str], columns: Sequence[MemberColumn]) -> tuple[bytes, NDArray[np.int64]]:
     """Samples as one run of tar blocks, members in the order of `columns`, and the end of each sample in it."""
-    count, stride = len(keys), 3 * len(columns)
-    parts: list[Buffer] = [b""] * (count * stride)
+    count, width = len(keys), len(columns)
+    total = count * width
+    # what stands between two contents is one piece: the padding of the one before and the header of the next
+    between = np.empty((total + 1, 2 * BLOCK), dtype=np.uint8)
+    between[:, :BLOCK] = 0
+    padding = np.zeros(total + 1, dtype=np.int64)
+    parts: list[Buffer] = [b""] * (2 * total + 1)
     lengths = np.zeros(count, dtype=np.int64)
     for place, member in enumerate(columns):
-        block = headers(keys, member.extension, member.sizes).tobytes()
-        padding = -member.sizes % BLOCK
-        parts[3 * place :: stride] = [block[at : at + BLOCK] for at in range(0, len(block), BLOCK)]
-        parts[3 * place + 1 :: stride] = member.contents
-        parts[3 * place + 2 :: stride] = [_PADDING[n] for n in padding.tolist()]
-        lengths += BLOCK + member.sizes + padding
+        put_headers(between[place:total:width, BLOCK:], keys, member.extension, member.sizes)
+        padding[place + 1 :: width] = padded = -member.sizes % BLOCK
+        parts[2 * place + 1 :: 2 * width] = member.contents
+        lengths += BLOCK + member.sizes + padded
+    frames = np.arange(total + 1, dtype=np.int64) * (2 * BLOCK)
+    starts = (frames + BLOCK - padding).tolist()
+    frames += 2 * BLOCK
+    frames[-1] -= BLOCK  # no header follows the last content
+    view = between.reshape(-1).data
+    parts[::2] = [view[start:end] for start, end in zip(starts, frames.tolist(), strict=True)]
     return b"".join(parts), np.cumsum(lengths)
 
 
