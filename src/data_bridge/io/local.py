@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from data_bridge.errors import ConfigError, SourceError
-from data_bridge.io.codecs import BLOCK_BYTES
 from data_bridge.model.source import SourceFile
 from data_bridge.utils import files
 
 TAIL_BYTES = 64 << 10
+READ_BYTES = 512 << 10
+"""Bytes of one read: the allocator gives blocks of this size out again, larger ones are new memory each time."""
 HASHED_BYTES = 64 << 20
 """A source of local files is hashed whole up to this many bytes together."""
 
@@ -58,14 +59,14 @@ def open_source(path: str, buffering: int = -1) -> BinaryIO:
 
 
 def blocks(path: str, start: int, end: int) -> Iterator[bytes]:
-    """Bytes [start, end) in blocks of about 1 MB. Raises SourceError when there are fewer, or they change meanwhile."""
+    """Bytes [start, end) in blocks of READ_BYTES. Raises SourceError when there are fewer, or they change meanwhile."""
     with open_source(path, buffering=0) as stream:
         before = os.fstat(stream.fileno())
         stream.seek(start)
         at = start
         while at < end:
             try:
-                block = stream.read(min(BLOCK_BYTES, end - at))
+                block = stream.read(min(READ_BYTES, end - at))
             except OSError as error:
                 raise SourceError(
                     f"{path} cannot be read at byte {at}: {error.strerror}", hint="check the disk"

@@ -201,7 +201,7 @@ def test_batches_of_many_lines_share_one_buffer() -> None:
 
     batches = list(Jsonl(SourceOptions(), transport).read([FilePiece(transport.stat(URI))], None))
 
-    assert [batch.count for batch in batches] == [1_000, 1_000, 500]
+    assert [batch.count for batch in batches] == [834, 833, 833]
     assert len({id(batch.rows.data) for batch in batches if isinstance(batch.rows, LineRows)}) == 1
     assert [row["i"] for batch in batches for row in to_dicts(batch.rows)] == list(range(2_500))
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.memory_transport import MemoryTransport
 
 from data_bridge.errors import SourceError
-from data_bridge.io.sources.base import TARGET_BATCH_BYTES, TARGET_BATCH_ROWS
+from data_bridge.io.sources.base import TARGET_BATCH_BYTES
 from data_bridge.io.sources.lines import Buffer, buffers, cuts, head_of, line_extents, line_spans, refuse_binary
 from data_bridge.model.source import SourceFile
 
@@ -104,7 +104,7 @@ def test_batches_are_cut_by_rows_and_by_bytes() -> None:
     many = np.arange(2_500, dtype=np.int64) * 10
     large = np.arange(5, dtype=np.int64) * TARGET_BATCH_BYTES
 
-    assert list(cuts(many, many + 9)) == [(0, TARGET_BATCH_ROWS), (TARGET_BATCH_ROWS, 2_000), (2_000, 2_500)]
+    assert list(cuts(many, many + 9)) == [(0, 834), (834, 1_667), (1_667, 2_500)]
     assert list(cuts(large, large + TARGET_BATCH_BYTES - 1)) == [(i, i + 1) for i in range(5)]
 
 

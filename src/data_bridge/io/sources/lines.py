@@ -4,6 +4,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -24,6 +25,9 @@ MAX_LINE_BYTES = 256_000_000
 HEAD_BYTES = 65_536
 """How much of a file is looked at to tell its format."""
 BOM = b"\xef\xbb\xbf"
+
+BUFFER_BYTES = 1_000_000
+"""Lines looked for together. The allocator gives buffers of this size out again; larger ones are new memory each time."""
 
 _FIRST_TAIL_BYTES = 65_536
 _NEWLINE, _RETURN = 10, 13
@@ -46,7 +50,7 @@ _MAGIC = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Buffer:
     """Whole lines of one file. `offset` is the position of `data[0]` in the decoded content."""
 
@@ -54,6 +58,11 @@ class Buffer:
     data: bytes
     line: int | None
     """Number of the first line, from 1; None when reading began in the middle of the file."""
+
+    @cached_property
+    def newlines(self) -> NDArray[np.int64]:
+        """Position in `data` of every newline."""
+        return np.flatnonzero(np.frombuffer(self.data, np.uint8) == _NEWLINE)
 
 
 class LineFormat:
@@ -72,7 +81,7 @@ class LineFormat:
         options: SourceOptions,  # noqa: ARG002 -- every format is made in the same way
         transport: Transport,
         *,
-        buffer_bytes: int = TARGET_BATCH_BYTES,
+        buffer_bytes: int = BUFFER_BYTES,
         max_line_bytes: int = MAX_LINE_BYTES,
     ) -> None:
         self._transport = transport
@@ -129,7 +138,7 @@ def buffers(
     end: int | None = None,
     *,
     at_line: bool = False,
-    minimum: int = TARGET_BATCH_BYTES,
+    minimum: int = BUFFER_BYTES,
     limit: int = MAX_LINE_BYTES,
 ) -> Iterator[Buffer]:
     """The lines that start in [start, end), in buffers of whole lines of about `minimum` bytes.
@@ -163,10 +172,10 @@ def buffers(
                 hint="this is probably not a file of lines: set pipeline.input_format",
             )
         if after and size >= minimum:
-            data = b"".join([*parts, block[:after]])
-            yield Buffer(offset, data, line)
-            offset += len(data)
-            line = line + data.count(b"\n") if line is not None else None
+            buffer = Buffer(offset, b"".join([*parts, memoryview(block)[:after]]), line)
+            yield buffer
+            offset += len(buffer.data)
+            line = line + len(buffer.newlines) if line is not None else None
             parts, size = [block[after:]], len(block) - after
         else:
             parts.append(block)
@@ -204,8 +213,7 @@ def line_spans(buffer: Buffer) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     data = buffer.data
     if buffer.offset == 0 and data == BOM:
         data = b""
-    every = np.frombuffer(data, np.uint8)
-    newlines = np.flatnonzero(every == _NEWLINE)
+    every, newlines = np.frombuffer(data, np.uint8), buffer.newlines
     ends = newlines if data.endswith(b"\n") or not data else np.append(newlines, len(data))
     starts = np.empty_like(ends)
     starts[:1] = 0
@@ -221,8 +229,10 @@ def cuts(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Iterator[tuple[i
     """Runs [lo, hi) of spans, each of a batch's size: at most TARGET_BATCH_ROWS and about TARGET_BATCH_BYTES."""
     lo, count = 0, len(starts)
     while lo < count:
+        left = count - lo
+        even = -(-left // -(-left // TARGET_BATCH_ROWS))  # a small rest would cost as many calls as a full batch
         within = int(np.searchsorted(ends, int(starts[lo]) + TARGET_BATCH_BYTES, side="right"))
-        hi = min(lo + TARGET_BATCH_ROWS, max(lo + 1, within), count)
+        hi = min(lo + even, max(lo + 1, within))
         yield lo, hi
         lo = hi
 
