@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from data_bridge.pipelines.tarfmt import BLOCK, MAX_MEMBER_BYTES, column, end_of_archive, pack, put_headers
+from data_bridge.pipelines.tarfmt import BLOCK, MAX_MEMBER_BYTES, Names, column, end_of_archive, pack, put_headers
 
 sample_keys = st.text("abcXYZ019_-", min_size=1, max_size=90)
 
 
 def headers(keys: Sequence[str], extension: str, sizes: NDArray[np.int64]) -> NDArray[np.uint8]:
     found = np.empty((len(keys), BLOCK), dtype=np.uint8)
-    put_headers(found, keys, extension, sizes)
+    put_headers(found, Names(keys), extension, sizes)
     return found
 
 

@@ -57,36 +57,45 @@ def column(extension: str, contents: Sequence[Buffer]) -> MemberColumn:
     return MemberColumn(extension, contents, np.fromiter(map(len, contents), dtype=np.int64, count=len(contents)))
 
 
-def put_headers(found: NDArray[np.uint8], keys: Sequence[str], extension: str, sizes: NDArray[np.int64]) -> None:
+class Names:
+    """Keys as the characters of names; all members of a sample share them."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._keys = keys
+        self._characters = _characters(keys)
+
+    def put(self, found: NDArray[np.uint8], suffix: str) -> int:
+        """Write the names into headers; returns how many bytes the longest may have."""
+        if self._characters is None:
+            texts = np.array([key + suffix for key in self._keys], dtype=f"S{NAME_BYTES}")
+            found[:, _NAME] = texts.view(np.uint8).reshape(len(self._keys), NAME_BYTES)
+            return NAME_BYTES
+        width = int(self._characters.shape[1])
+        found[:, :width] = self._characters
+        found[:, width : width + len(suffix)] = np.frombuffer(suffix.encode("ascii"), dtype=np.uint8)
+        return width + len(suffix)
+
+
+def _characters(keys: Sequence[str]) -> NDArray[np.uint8] | None:
+    """Keys of one length in ASCII, one a row; None where their lengths differ."""
+    if isinstance(keys, IndexKeys):
+        return keys.characters()
+    if not keys or len(set(map(len, keys))) > 1:
+        return None
+    return np.frombuffer("".join(keys).encode("ascii"), dtype=np.uint8).reshape(len(keys), len(keys[0]))
+
+
+def put_headers(found: NDArray[np.uint8], names: Names, extension: str, sizes: NDArray[np.int64]) -> None:
     """Write the headers of the members `<key>.<extension>` into `found`, uint8 of shape (n, 512).
 
     Names must be ASCII of at most 100 bytes and sizes at most MAX_MEMBER_BYTES: the caller has checked.
     """
     found[:] = _TEMPLATE
-    width = _put_names(found, keys, f".{extension}")
+    width = names.put(found, f".{extension}")
     digits = ((sizes[:, None] >> _SIZE_SHIFTS) & 7).astype(np.uint8) + ord("0")
     found[:, _SIZE] = digits
     sums = _TEMPLATE_SUM + found[:, :width].sum(axis=1, dtype=np.int64) + digits.sum(axis=1, dtype=np.int64)
     found[:, _CHECKSUM] = ((sums[:, None] >> _CHECKSUM_SHIFTS) & 7).astype(np.uint8) + ord("0")
-
-
-def _put_names(found: NDArray[np.uint8], keys: Sequence[str], suffix: str) -> int:
-    """Write the names into the headers; returns how many bytes the longest may have."""
-    count = len(keys)
-    characters = keys.characters() if isinstance(keys, IndexKeys) else None
-    if characters is not None:
-        width = int(characters.shape[1])
-        found[:, :width] = characters
-        found[:, width : width + len(suffix)] = np.frombuffer(suffix.encode("ascii"), dtype=np.uint8)
-        return width + len(suffix)
-    if count and len(set(map(len, keys))) == 1:
-        width = len(keys[0]) + len(suffix)
-        names = (suffix.join(keys) + suffix).encode("ascii")
-        found[:, :width] = np.frombuffer(names, dtype=np.uint8).reshape(count, width)
-        return width
-    texts = np.array([key + suffix for key in keys], dtype=f"S{NAME_BYTES}")
-    found[:, _NAME] = texts.view(np.uint8).reshape(count, NAME_BYTES)
-    return NAME_BYTES
 
 
 def pack(keys: Sequence[str], columns: Sequence[MemberColumn]) -> tuple[bytes, NDArray[np.int64]]:
@@ -99,8 +108,9 @@ def pack(keys: Sequence[str], columns: Sequence[MemberColumn]) -> tuple[bytes, N
     padding = np.zeros(total + 1, dtype=np.int64)
     parts: list[Buffer] = [b""] * (2 * total + 1)
     lengths = np.zeros(count, dtype=np.int64)
+    names = Names(keys)
     for place, member in enumerate(columns):
-        put_headers(between[place:total:width, BLOCK:], keys, member.extension, member.sizes)
+        put_headers(between[place:total:width, BLOCK:], names, member.extension, member.sizes)
         padding[place + 1 :: width] = padded = -member.sizes % BLOCK
         parts[2 * place + 1 :: 2 * width] = member.contents
         lengths += BLOCK + member.sizes + padded

@@ -8,9 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_bridge.io.sources.arrow_schema import MEDIA
-from data_bridge.io.sources.base import PROBE_BYTES, PROBE_ROWS, TARGET_BATCH_BYTES, TARGET_BATCH_ROWS
+from data_bridge.io.sources.base import PROBE_BYTES, PROBE_ROWS, TARGET_BATCH_ROWS
 from data_bridge.model.batch import ArrowRows, Batch, Media, Row, RowFailure
 from data_bridge.model.source import Field
+
+COLUMN_BATCH_BYTES = 4_000_000
+"""Batches of columns end at about this many bytes: each costs dozens of calls, however few images it holds."""
 
 
 def path_of(stream: Any) -> str | None:
@@ -85,8 +88,8 @@ def _why_bad(row: pa.RecordBatch) -> str:
 
 
 def cut(batch: pa.RecordBatch, first_row: int, where: str) -> Iterator[Batch]:
-    """The batch as Batches of about TARGET_BATCH_BYTES, checked; `start` is the row number of the first row."""
-    parts = max(1, -(-batch.nbytes // (2 * TARGET_BATCH_BYTES)))
+    """The batch as Batches of about COLUMN_BATCH_BYTES, checked; `start` is the row number of the first row."""
+    parts = max(1, -(-batch.nbytes // (2 * COLUMN_BATCH_BYTES)))
     size = max(1, min(batch.num_rows // parts, TARGET_BATCH_ROWS))
     for lo in range(0, batch.num_rows, size):
         yield checked(batch.slice(lo, size), first_row + lo, where, first_row + lo)

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_bridge.errors import SourceError
-from data_bridge.io.sources.arrow_rows import cut, path_of, plain_batch
+from data_bridge.io.sources.arrow_rows import COLUMN_BATCH_BYTES, cut, path_of, plain_batch
 from data_bridge.io.sources.arrow_schema import plain_schema, reading
-from data_bridge.io.sources.base import TARGET_BATCH_BYTES, TARGET_BATCH_ROWS
+from data_bridge.io.sources.base import TARGET_BATCH_ROWS
 from data_bridge.io.sources.columnar import Columnar, PieceRows, Run
 from data_bridge.model.batch import Batch
 from data_bridge.model.source import FilePiece, SourceFile
@@ -106,9 +106,9 @@ def _group(
 
 
 def _batch_rows(group: "pq.RowGroupMetaData", names: Sequence[str]) -> int:
-    """Rows of a batch of about TARGET_BATCH_BYTES."""
+    """Rows of a batch of about COLUMN_BATCH_BYTES."""
     wanted = set(names)
     columns = (group.column(i) for i in range(group.num_columns))
     size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] in wanted)
     per_row = max(1, size // max(1, group.num_rows))
-    return max(1, min(TARGET_BATCH_ROWS, TARGET_BATCH_BYTES // per_row))
+    return max(1, min(TARGET_BATCH_ROWS, COLUMN_BATCH_BYTES // per_row))
