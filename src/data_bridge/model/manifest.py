@@ -7,21 +7,21 @@ from data_bridge.model.source import Document
 MANIFEST_KEY = "manifest.json"
 
 
-class Totals(Document):
+class Totals(Document, frozen=True, kw_only=True):
     samples: int
     failed: int
     bytes: int
     shards: int
 
 
-class IndexRange(Document):
+class IndexRange(Document, frozen=True, kw_only=True):
     """Source indices [start, end) in the key space, less failures."""
 
     start: int
     end: int
 
 
-class ManifestShard(Document):
+class ManifestShard(Document, frozen=True, kw_only=True):
     path: str
     sha256: str
     bytes: int
@@ -31,7 +31,7 @@ class ManifestShard(Document):
     split: str | None = None
 
 
-class Manifest(Document):
+class Manifest(Document, frozen=True, kw_only=True):
     """Written last and whole: a dataset without one is not finished."""
 
     version: int = 1

@@ -9,7 +9,7 @@ LAYOUT_VERSION = 1
 """Raised only when the bytes we write for the same source and config change."""
 
 
-class Partition(Document):
+class Partition(Document, frozen=True, kw_only=True):
     """The unit of work: pieces of files read in order by one slot at a time."""
 
     index: int
@@ -30,7 +30,7 @@ class Partition(Document):
         return f"p{self.index:05d}"
 
 
-class Generation(Document):
+class Generation(Document, frozen=True, kw_only=True):
     """One append-only entry of the plan log: `plan/000000.json`, `000001.json`, …"""
 
     v: int = 1
@@ -55,7 +55,7 @@ class Generation(Document):
     """The frozen schema, in the writer's own terms."""
 
 
-class Plan(Document):
+class Plan(Document, frozen=True, kw_only=True, dict=True):
     """All generations of one run, merged."""
 
     run: str

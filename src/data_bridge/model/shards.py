@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ class Packed:
     """What the format's index needs to know of this shard (LitData: `dim`, …); JSON-able."""
 
 
-class Cursor(Document):
+class Cursor(Document, frozen=True, kw_only=True):
     """The position just after the last source sample whose outputs are all in this or earlier shards."""
 
     pos: Token = None
@@ -55,7 +55,7 @@ class Cursor(Document):
     """Source samples consumed since the partition's start, failed ones included."""
 
 
-class Host(Document):
+class Host(Document, frozen=True, kw_only=True):
     """Which process holds a claim, precisely enough to tell whether it still lives."""
 
     boot: str
@@ -64,20 +64,18 @@ class Host(Document):
     name: str = ""
 
 
-class Claim(Document):
+class Claim(Document, frozen=True, kw_only=True, tag_field="kind", tag="claim"):
     v: int = 1
-    kind: Literal["claim"] = "claim"
     token: str
     host: Host
     driver: str = ""
     """Names the heartbeat object of the run that owns the slot."""
 
 
-class ShardRecord(Document):
+class ShardRecord(Document, frozen=True, kw_only=True, tag_field="kind", tag="shard"):
     """The commit of one shard. `key` is None when every sample of its range failed."""
 
     v: int = 1
-    kind: Literal["shard"] = "shard"
     token: str
     sink: str = ""
     key: str | None
@@ -99,11 +97,10 @@ class ShardRecord(Document):
     """What was written differently than it stood in the source, with counts."""
 
 
-class Done(Document):
+class Done(Document, frozen=True, kw_only=True, tag_field="kind", tag="done"):
     """The end of a partition: repeats its shards, so that readers need nothing else."""
 
     v: int = 1
-    kind: Literal["done"] = "done"
     token: str
     cursor: Cursor
     samples: int
@@ -115,11 +112,10 @@ class Done(Document):
     failures_sha256: str | None = None
 
 
-class Failed(Document):
+class Failed(Document, frozen=True, kw_only=True, tag_field="kind", tag="failed"):
     """The partition could not be finished by this run; the next run claims it again."""
 
     v: int = 1
-    kind: Literal["failed"] = "failed"
     token: str
     error: str
     hint: str = ""

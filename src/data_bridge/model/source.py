@@ -1,18 +1,43 @@
 """What is known of a source before it is read: files, pieces of them, fields."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
-
-
-class Document(BaseModel):
-    """Base of the documents we store as JSON: frozen, and tolerant of keys a later version adds."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
+import msgspec
 
 
-class SourceFile(Document):
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of the documents we store as JSON: frozen, checked when read, tolerant of keys a later version adds.
+
+    There may be a hundred thousand of each in memory: they are structs, a fraction of the size of the settings' models,
+    and share with those only the names of what they can do.
+    """
+
+    def model_copy(self, *, update: Mapping[str, Any]) -> Self:
+        """The same with other values in some fields."""
+        return msgspec.structs.replace(self, **update)
+
+    def model_dump(self) -> dict[str, Any]:
+        """The fields as plain dictionaries, lists, text and numbers."""
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        return fields
+
+    def model_dump_json(self) -> str:
+        return msgspec.json.encode(self).decode()
+
+    @classmethod
+    def model_validate(cls, fields: Any) -> Self:
+        """Raises ValueError for fields that are missing or of another type."""
+        return msgspec.convert(fields, cls)
+
+    @classmethod
+    def model_validate_json(cls, data: bytes | str) -> Self:
+        """Raises ValueError for what is no JSON, and for fields that are missing or of another type."""
+        return msgspec.json.decode(data, type=cls)
+
+
+class SourceFile(Document, frozen=True, kw_only=True):
     """One file or object of the source with the identity it had at plan time."""
 
     uri: str
@@ -32,7 +57,7 @@ class SourceFile(Document):
     """What the format needs to read the file later without asking again."""
 
 
-class Extent(Document):
+class Extent(Document, frozen=True, kw_only=True):
     """An indivisible (or divisible) run of one file, in the unit of its format: bytes, rows or entries."""
 
     start: int = 0
@@ -44,7 +69,7 @@ class Extent(Document):
     """Whether any cut of the byte range is a legal boundary (lines), or any row (row-counted formats)."""
 
 
-class Piece(Document):
+class Piece(Document, frozen=True, kw_only=True):
     """A run of one file of the plan's file table."""
 
     file: int
@@ -61,7 +86,7 @@ class FilePiece:
     end: int | None = None
 
 
-class Field(Document):
+class Field(Document, frozen=True, kw_only=True):
     """One column. `type` is an Arrow type as text (`int64`, `list<int32>`, …), `media` for encoded
     image or audio structs `{bytes, path}`, or `json` for anything."""
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-import orjson
+import msgspec
 
 from data_bridge.errors import BusyError, FatalError, IntegrityError
 from data_bridge.model.manifest import MANIFEST_KEY, IndexRange, Manifest, ManifestShard
@@ -15,7 +15,7 @@ from data_bridge.model.shards import ShardRecord
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines.planning import read_plan
 from data_bridge.pipelines.writer import ShardWriter
-from data_bridge.utils.progress import PartitionLog, parsed, totals
+from data_bridge.utils.progress import PartitionLog, dump, parsed, totals
 
 
 def finalize(
@@ -47,7 +47,7 @@ def finalize(
     if there is not None and published:
         return there
     _refuse_a_past_plan(store, plan)
-    store.put_bytes(MANIFEST_KEY, orjson.dumps(manifest.model_dump(mode="json"), option=orjson.OPT_INDENT_2) + b"\n")
+    store.put_bytes(MANIFEST_KEY, msgspec.json.format(dump(manifest), indent=2) + b"\n")
     return manifest
 
 
@@ -128,14 +128,11 @@ def _failure_keys(done: Sequence[Any], records: Sequence[ShardRecord]) -> list[s
     return sorted(key for key in [*(r.failures for r in records), *(d.failures for d in done)] if key)
 
 
-def _same(one: Manifest, other: Manifest) -> bool:
+def _same(there: Manifest, ours: Manifest) -> bool:
     """Whether two manifests say the same of the data, whenever and with whatever settings that change no bytes."""
-    return _essence(one) == _essence(other)
+    return _essence(there) == _essence(parsed(Manifest, dump(ours), MANIFEST_KEY))
 
 
-def _essence(manifest: Manifest) -> dict[str, Any]:
-    values = manifest.model_dump()
-    for key in ("created", "run"):
-        values.pop(key)
-    values["provenance"].pop("versions", None)
-    return values
+def _essence(manifest: Manifest) -> Manifest:
+    provenance = {name: value for name, value in manifest.provenance.items() if name != "versions"}
+    return manifest.model_copy(update={"created": "", "run": "", "provenance": provenance})

@@ -27,7 +27,7 @@ IDENTITY_KEY = "_bridge/dataset.json"
 NEXT_STEP = "write to a new destination (pipeline.output_uri), or start this one over with --fresh"
 
 
-class Identity(Document):
+class Identity(Document, frozen=True, kw_only=True):
     """The first object of a destination: which dataset it holds."""
 
     v: int = 1

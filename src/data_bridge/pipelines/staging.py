@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import orjson
-
 from data_bridge.model.plan import Partition
 from data_bridge.model.shards import ShardRecord
+from data_bridge.model.source import Document
 from data_bridge.utils.files import disk_full, replacing, sha256_of
-from data_bridge.utils.progress import dump
+from data_bridge.utils.progress import dump, parsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +32,15 @@ class Closed:
         for path in (self.path, self.failures, self.sidecar):
             if path is not None:
                 path.unlink(missing_ok=True)
+
+
+class _Sidecar(Document, frozen=True, kw_only=True):
+    """What a later attempt must know of a finished shard: names of the files in the folder, and the record."""
+
+    shard: str | None
+    failures: str | None
+    start: int
+    record: ShardRecord
 
 
 class Staging:
@@ -77,7 +85,7 @@ class Staging:
             "failures": closed.failures.name if closed.failures else None,
         }
         with replacing(sidecar, self._token) as part:
-            part.write(orjson.dumps({**names, "start": closed.start, "record": orjson.loads(dump(closed.record))}))
+            part.write(dump(_Sidecar(**names, start=closed.start, record=closed.record)))
         return replace(closed, sidecar=sidecar)
 
     def leftovers(self) -> list[Closed]:
@@ -96,12 +104,12 @@ class Staging:
 
 def _closed_in(folder: Path) -> Iterator[Closed]:
     for sidecar in sorted(folder.glob("ready-*.json")):
-        data = orjson.loads(sidecar.read_bytes())
+        data = parsed(_Sidecar, sidecar.read_bytes(), str(sidecar))
         yield Closed(
-            ShardRecord.model_validate(data["record"]),
-            folder / data["shard"] if data["shard"] else None,
-            folder / data["failures"] if data["failures"] else None,
-            data["start"],
+            data.record,
+            folder / data.shard if data.shard else None,
+            folder / data.failures if data.failures else None,
+            data.start,
             sidecar,
         )
 

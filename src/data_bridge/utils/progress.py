@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import orjson
-from pydantic import ValidationError
+import msgspec
 
 from data_bridge.errors import BusyError, Fenced, IntegrityError
 from data_bridge.model.manifest import Totals
@@ -33,10 +32,10 @@ _KINDS: Mapping[str, type[Claim] | type[ShardRecord] | type[Done] | type[Failed]
 
 def dump(document: Document) -> bytes:
     """A document as JSON bytes, stable in key order."""
-    return orjson.dumps(document.model_dump(mode="json"))
+    return msgspec.json.encode(document)
 
 
-class _AnyRecord(Document):
+class _AnyRecord(Document, frozen=True):
     kind: str = ""
 
 
@@ -47,9 +46,9 @@ def parsed(kind: type[D], data: bytes, what: str) -> D:
     """A stored document. Raises IntegrityError naming it when it is damaged."""
     try:
         return kind.model_validate_json(data)
-    except ValidationError as error:
+    except ValueError as error:
         raise IntegrityError(
-            f"{what} is damaged: {error.errors(include_url=False, include_input=False)[0]['msg']}",
+            f"{what} is damaged: {error}",
             hint="restore it from a copy, or start over with --fresh",
         ) from None
 
