@@ -33,6 +33,8 @@ COLUMNS = pa.schema(
         ("uid", pa.binary(3)),
         ("kind", pa.dictionary(pa.int8(), pa.string())),
         ("floats", pa.list_(pa.float32())),
+        ("counts", pa.large_list(pa.uint64())),
+        ("matrix", pa.list_(pa.list_(pa.float64(), 2))),
         ("deep", pa.list_(pa.struct([("x", pa.float64()), ("b", pa.binary())]))),
         ("t", pa.timestamp("us")),
         ("image", MEDIA),
@@ -49,6 +51,8 @@ column_rows = st.fixed_dictionaries(
         "uid": st.binary(min_size=3, max_size=3),
         "kind": st.none() | st.sampled_from(["a", "b"]),
         "floats": st.none() | st.lists(st.none() | st.floats(width=32), max_size=3),
+        "counts": st.none() | st.lists(st.integers(0, 2**64 - 1), max_size=3),
+        "matrix": st.none() | st.lists(st.none() | st.lists(st.floats(), min_size=2, max_size=2), max_size=2),
         "deep": st.none()
         | st.lists(
             st.none() | st.fixed_dictionaries({"x": st.none() | st.floats(), "b": st.binary(max_size=4)}), max_size=2

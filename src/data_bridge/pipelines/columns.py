@@ -11,10 +11,10 @@ from data_bridge.pipelines.arrow import (
     Column,
     column_values,
     count_nonfinite,
-    decode_batch,
     is_binary,
     is_media,
     is_text,
+    json_rows,
 )
 from data_bridge.pipelines.content import BINARY_EXTENSIONS, INTEGER_EXTENSIONS, JSON_EXTENSIONS, kind_of, member_bytes
 from data_bridge.pipelines.rows import BadRow
@@ -46,7 +46,7 @@ def rest_column(batch: pa.RecordBatch, extension: str) -> tuple[MemberColumn, in
 
     None when a value has no JSON form.
     """
-    rows, bad = decode_batch(batch)
+    rows, bad = json_rows(batch)
     if bad:
         return None
     try:
