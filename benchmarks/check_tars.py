@@ -6,19 +6,16 @@ from pathlib import Path
 
 import orjson
 
-from benchmarks.workloads import Workload
+from benchmarks.sources import Source
+from benchmarks.work import Wrong
 
 BLOCK = 512
 
 
-class Wrong(Exception):
-    """An output is not its source."""
-
-
-def check(work: Workload, out: Path) -> None:
+def check_tars(source: Source, per_shard: int, out: Path) -> None:
     """Raise Wrong unless the shards hold every sample once, in order."""
     keys: set[str] = set()
-    for number, (row, found) in enumerate(zip_longest(work.rows(), _all_samples(work, out))):
+    for number, (row, found) in enumerate(zip_longest(source.rows(), _all_samples(per_shard, out))):
         if row is None or found is None:
             raise Wrong(f"{out}: ends at sample {number}")
         key, members = found
@@ -28,12 +25,12 @@ def check(work: Workload, out: Path) -> None:
         keys.add(key)
 
 
-def _all_samples(work: Workload, out: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+def _all_samples(per_shard: int, out: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     for shard in sorted(out.glob("*.tar")):
         found = 0
         for found, sample in enumerate(_samples(shard), 1):  # noqa: B007 - the last one is their count
             yield sample
-        if not 0 < found <= work.per_shard:
+        if not 0 < found <= per_shard:
             raise Wrong(f"{shard}: holds {found} samples")
 
 

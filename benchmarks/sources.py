@@ -1,65 +1,69 @@
-"""The work: generated sources, the same for every contestant and every machine."""
+"""Generated sources, the same for every contestant and every machine; kept between runs where asked."""
 
 import gzip
 import random
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 SEED = 20
 IMAGE_BYTES = 50_000
 WORDS = 40
+TOKENS = 512
 _JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00"
 
 
 @dataclass(frozen=True, slots=True)
-class Workload:
-    """One source and how many of its samples a shard takes."""
+class Source:
+    """A generated file, and what it holds."""
 
-    name: str
-    title: str
-    source: Path
+    path: Path
     samples: int
-    per_shard: int
-
-    @property
-    def is_images(self) -> bool:
-        return self.source.suffix == ".parquet"
 
     def rows(self) -> Iterator[tuple[bytes | None, object]]:
         """Every sample as (image or None, its other fields), in order."""
-        if self.is_images:
-            yield from _image_rows(self.source)
+        if self.path.suffix == ".parquet":
+            yield from _image_rows(self.path)
             return
-        with gzip.open(self.source) if self.source.suffix == ".gz" else self.source.open("rb") as file:
+        with gzip.open(self.path) if self.path.suffix == ".gz" else self.path.open("rb") as file:
             for line in file:
                 yield None, orjson.loads(line)
 
 
-def make(name: str, scale: float, folder: Path) -> Workload:
-    """The workload of that name, generated unless its source is there from a run before."""
-    folder.mkdir(parents=True, exist_ok=True)
-    samples, per_shard = (20_000, 2_000) if name == "W1" else (1_000_000, 20_000)
-    samples = max(1, round(samples * scale))
-    if name == "W1":
-        source = _kept(folder / f"images-{samples}.parquet", lambda path: _write_images(path, samples))
-        return Workload(name, f"{samples:,} images of ~50 KB, Parquet → tar", source, samples, per_shard)
-    lines = _kept(folder / f"rows-{samples}.jsonl", lambda path: _write_rows(path, samples))
-    if name == "W2":
-        return Workload(name, f"{samples:,} JSON lines of ~400 B → tar", lines, samples, per_shard)
-    packed = _kept(lines.with_suffix(".jsonl.gz"), lambda path: _compress(lines, path))
-    return Workload(name, f"{samples:,} gzipped JSON lines of ~400 B → tar", packed, samples, per_shard)
+def images(samples: int, folder: Path) -> Source:
+    """Parquet of about 50 KB a row, incompressible."""
+    return _kept(samples, folder / f"images-{samples}.parquet", _write_images)
 
 
-def _kept(path: Path, write: Callable[[Path], None]) -> Path:
+def lines(samples: int, folder: Path) -> Source:
+    """JSON lines of about 400 bytes."""
+    return _kept(samples, folder / f"rows-{samples}.jsonl", _write_rows)
+
+
+def gzipped(samples: int, folder: Path) -> Source:
+    """The same lines, gzipped as one stream."""
+    plain = lines(samples, folder).path
+    return _kept(samples, plain.with_suffix(".jsonl.gz"), lambda path, _: _compress(plain, path))
+
+
+def dicts(samples: int, folder: Path) -> Source:
+    """Parquet of {id, text of about 120 characters, 512 tokens}."""
+    return _kept(samples, folder / f"dicts-{samples}.parquet", _write_dicts)
+
+
+def _kept(samples: int, path: Path, write: Callable[[Path, int], None]) -> Source:
+    """The file of a run before, or a new one."""
     if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.part")
-        write(part)
+        write(part, samples)
         part.replace(path)
-    return path
+    return Source(path, samples)
 
 
 def _write_rows(path: Path, samples: int) -> None:
@@ -103,6 +107,30 @@ def _write_images(path: Path, samples: int) -> None:
                 "score": [rng.random() for _ in numbers],
             }
             writer.write_table(pa.table(columns, schema=schema), row_group_size=1_000)
+
+
+def _write_dicts(path: Path, samples: int) -> None:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rng = np.random.default_rng(SEED)
+    alphabet = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz      ", np.uint8)
+    types = {"id": pa.int64(), "text": pa.string(), "tokens": pa.list_(pa.int32())}
+    schema = pa.schema([pa.field(name, kind) for name, kind in types.items()])
+    with pq.ParquetWriter(path, schema) as writer:
+        for first in range(0, samples, 10_000):
+            numbers = np.arange(first, min(first + 10_000, samples))
+            ends = np.cumsum(rng.integers(100, 141, len(numbers)))
+            letters = alphabet[rng.integers(0, len(alphabet), ends[-1])].tobytes().decode()
+            tokens: Any = pa.array(rng.integers(0, 50_000, len(numbers) * TOKENS, np.int32))
+            edges: Any = np.arange(len(numbers) + 1, dtype=np.int32) * TOKENS
+            columns = {
+                "id": numbers,
+                "text": [letters[start:end] for start, end in pairwise([0, *ends.tolist()])],
+                "tokens": pa.ListArray.from_arrays(edges, tokens),
+            }
+            writer.write_table(pa.table(columns, schema=schema))
 
 
 def _image_rows(path: Path) -> Iterator[tuple[bytes, object]]:
