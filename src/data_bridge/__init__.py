@@ -4,13 +4,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from data_bridge.api import plan, run_from_file, run_pipeline, status, verify
+    from data_bridge.api import bench, bench_from_file, plan, run_from_file, run_pipeline, status, verify
     from data_bridge.config import Settings, load_settings
+    from data_bridge.model.bench import BenchReport
     from data_bridge.model.report import RunReport
 
-__all__ = ["RunReport", "Settings", "load_settings", "plan", "run_from_file", "run_pipeline", "status", "verify"]
+__all__ = [
+    "BenchReport",
+    "RunReport",
+    "Settings",
+    "bench",
+    "bench_from_file",
+    "load_settings",
+    "plan",
+    "run_from_file",
+    "run_pipeline",
+    "status",
+    "verify",
+]
 
 _HOMES = {
+    "BenchReport": "data_bridge.model.bench",
     "RunReport": "data_bridge.model.report",
     "Settings": "data_bridge.config",
     "load_settings": "data_bridge.config",

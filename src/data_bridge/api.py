@@ -14,6 +14,8 @@ from data_bridge.events import (
     RunPlanned,
     ignore,
 )
+from data_bridge.measure.bench import measured
+from data_bridge.model.bench import BenchReport
 from data_bridge.model.plan import Plan
 from data_bridge.model.report import PlanReport, RunReport, StatusReport, VerifyReport
 from data_bridge.model.store import ObjectStore
@@ -26,7 +28,7 @@ from data_bridge.pipelines.verify import verify_dataset
 from data_bridge.storage import open_store
 from data_bridge.utils.progress import PartitionLog, totals
 
-__all__ = ["load_settings", "plan", "run_from_file", "run_pipeline", "status", "verify"]
+__all__ = ["bench", "bench_from_file", "load_settings", "plan", "run_from_file", "run_pipeline", "status", "verify"]
 
 
 def run_from_file(path: str | Path, *, observer: Observer = ignore, workers: int | None = None) -> RunReport:
@@ -93,6 +95,30 @@ def run_pipeline(
 def plan(settings: Settings, *, prefix: str | None = None, open_destination: OpenStore | None = None) -> PlanReport:
     """What a run would do and what is already done; writes nothing. Raises ConfigError as `run_pipeline` would."""
     return plan_report(settings, PipelineFactory.create(settings, _open(settings, prefix, open_destination)))
+
+
+def bench_from_file(path: str | Path, *, seconds: float = 60.0, observer: Observer = ignore) -> BenchReport:
+    """Measure the parts of a config file's run; see `bench`."""
+    return bench(load_settings(Path(path)), seconds=seconds, observer=observer)
+
+
+def bench(
+    settings: Settings,
+    *,
+    seconds: float = 60.0,
+    workers: int | None = None,
+    prefix: str | None = None,
+    use_store: bool = True,
+    observer: Observer = ignore,
+) -> BenchReport:
+    """Measure how fast this machine reads, packs and uploads this source, and tell what limits a run and what to change.
+
+    Takes about `seconds`, shared among the parts, and less where a rate is soon known. What it writes, at the
+    destination (unless `use_store` is False) and where shards are staged, has names of its own and is deleted again; a
+    dataset that is there is not touched. Raises ConfigError as `plan` would, and other `BridgeError`s as a run would.
+    """
+    pipeline = PipelineFactory.create(settings, _open(settings, prefix))
+    return measured(pipeline, workers=workers, seconds=seconds, use_store=use_store, observer=observer)
 
 
 def made_there(settings: Settings, *, prefix: str | None = None) -> int:

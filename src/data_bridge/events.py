@@ -114,6 +114,16 @@ class RunFinalized:
     bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a slot of `bench` uploaded: bytes, bytes per second of its uploads together, and what that cost it."""
+
+    slot: int
+    bytes: int
+    bytes_s: float
+    cpu_s: float
+
+
 Event: TypeAlias = (
     RunPlanned
     | PartitionClaimed
@@ -127,6 +137,7 @@ Event: TypeAlias = (
     | SlotLost
     | Notice
     | RunFinalized
+    | Measured
 )
 
 

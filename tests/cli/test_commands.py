@@ -21,7 +21,7 @@ COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]  # ty
 
 
 def test_there_are_commands() -> None:
-    assert COMMANDS == ["init", "plan", "run", "schema", "status", "verify"]
+    assert COMMANDS == ["bench", "init", "plan", "run", "schema", "status", "verify"]
 
 
 @pytest.mark.parametrize("args", [["--help"], ["--version"], *([c, "--help"] for c in COMMANDS)], ids=" ".join)

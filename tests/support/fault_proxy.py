@@ -82,10 +82,17 @@ class _Cut(Exception):
 
 
 class FaultProxy:
-    """Runs while its `with` block does. `requests` are all requests in the order their headers arrived."""
+    """Runs while its `with` block does. `requests` are all requests in the order their headers arrived.
 
-    def __init__(self, host: str, port: int, *, tls: bool = True, upstream_tls: bool = True) -> None:
+    `upload_bytes_s` is what each connection passes on of requests' bodies in a second: None = all there is.
+    """
+
+    def __init__(
+        self, host: str, port: int, *, tls: bool = True, upstream_tls: bool = True, upload_bytes_s: float | None = None
+    ) -> None:
         self.upstream = (host, port, upstream_tls)
+        self.upload_bytes_s = upload_bytes_s
+        self.closing = threading.Event()
         self.requests: list[Seen] = []
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
@@ -112,6 +119,7 @@ class FaultProxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.closing.set()
         for fault in self._faults:
             fault.release.set()
         self._server.shutdown()
@@ -226,6 +234,8 @@ class _Handler(BaseHTTPRequestHandler):
         passed = 0
         spoils = fault is not None and fault.kind in ("cut_request", "stall")
         for block in self._body():
+            if self.owner.upload_bytes_s is not None:
+                self.owner.closing.wait(len(block) / self.owner.upload_bytes_s)
             if fault is not None and spoils and passed + len(block) >= after:
                 upstream.send(block[: after - passed])
                 self._hold_or_cut(fault)

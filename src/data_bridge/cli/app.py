@@ -118,6 +118,33 @@ def run(
     raise typer.Exit(result.exit_code)
 
 
+@app.command(epilog="Example: data-bridge bench configs/quickstart.yaml")
+def bench(
+    path: ConfigArgument = None,
+    config: ConfigOption = None,
+    prefix: Prefix = None,
+    limit: Limit = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Worker processes of the run to foretell. [default: as a run would]")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, max=3600, help="How long to measure, at most about.")] = 60,
+    store: Annotated[
+        bool, typer.Option("--store/--no-store", help="Measure the destination, by writing to it.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Measure source, packing and destination for a minute: what limits a run, and what to change."""
+    from data_bridge import api
+    from data_bridge.cli import bench as words_of_bench
+
+    settings = _settings(path, config, limit)
+    with words_of_bench.observer_for(sys.stderr, quiet=as_json) as observer:
+        report = api.bench(
+            settings, seconds=seconds, workers=workers, prefix=prefix, use_store=store, observer=observer
+        )
+    say(words.as_json(report) if as_json else words_of_bench.told(report))
+
+
 @app.command(epilog="Example: data-bridge status r2://bucket/laion2B-en --config configs/mine.yaml")
 def status(
     run: RunArgument, config: RunConfig = None, prefix: Prefix = None, limit: Limit = None, as_json: Json = False

@@ -19,7 +19,7 @@ from data_bridge.pipelines.commit import Committer, Control, Opening
 from data_bridge.pipelines.finalize import finalize
 from data_bridge.pipelines.fresh import start_over
 from data_bridge.pipelines.process import PartitionRun
-from data_bridge.pipelines.staging import Staging
+from data_bridge.pipelines.staging import Staging, foreign, staging_base
 from data_bridge.pipelines.writers import writer_class
 from data_bridge.utils import claims
 from data_bridge.utils.files import sha256_of
@@ -124,7 +124,7 @@ class Pipeline:
         """A destination with other things in it is not ours to write to."""
         if identity is not None:
             return
-        for found in self.store.list():
+        for found in foreign(self.store):
             raise ConflictError(
                 f"{self.store.uri} already holds something that data-bridge did not make (first: {found.key})",
                 hint="name an empty destination in pipeline.output_uri",
@@ -227,8 +227,7 @@ class Pipeline:
         root = self.store.local_root
         if root is not None:
             return root / "_bridge" / self.plan.run / "staging"
-        base = self.settings.pipeline.staging_dir or Path.home() / ".cache" / "data-bridge"
-        return base.expanduser() / self.plan.run
+        return staging_base(self.settings.pipeline) / self.plan.run
 
     def finalize(self) -> Manifest:
         """Publish indexes and manifest. Raises when something recorded is missing or a partition is unfinished."""

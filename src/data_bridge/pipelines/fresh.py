@@ -11,6 +11,7 @@ from data_bridge.model.shards import Claim
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
 from data_bridge.pipelines.single_writer import WRITER_KEY
+from data_bridge.pipelines.staging import foreign
 from data_bridge.utils import claims
 from data_bridge.utils.progress import Ledger, parsed, refuse_if_held
 
@@ -27,7 +28,7 @@ def made_here(store: ObjectStore) -> list[str]:
     of ours in it.
     """
     if store.get(planning.IDENTITY_KEY) is None:
-        for found in store.list():
+        for found in foreign(store):
             raise ConflictError(
                 f"{store.uri} holds something that data-bridge did not make (first: {found.key}); nothing was deleted",
                 hint="name another destination, or empty it yourself",

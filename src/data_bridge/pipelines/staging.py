@@ -9,11 +9,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from data_bridge.config import PipelineSettings
 from data_bridge.model.plan import Partition
 from data_bridge.model.shards import ShardRecord
 from data_bridge.model.source import Document
+from data_bridge.model.store import ObjectInfo, ObjectStore
 from data_bridge.utils.files import disk_full, replacing, sha256_of
 from data_bridge.utils.progress import dump, parsed
+
+SCRATCH = "_bridge/bench-"
+"""Keys that begin so belong to measurements: they go as they came, and no dataset begins with them."""
+
+
+def foreign(store: ObjectStore) -> Iterator[ObjectInfo]:
+    """What stands at a destination without a dataset of ours."""
+    return (found for found in store.list() if not found.key.startswith(SCRATCH))
+
+
+def staging_base(pipeline: PipelineSettings) -> Path:
+    """The folder on this machine under which shards wait for a destination that is none."""
+    return (pipeline.staging_dir or Path.home() / ".cache" / "data-bridge").expanduser()
 
 
 @dataclass(frozen=True, slots=True)
