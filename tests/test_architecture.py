@@ -20,7 +20,7 @@ CATCH_ALL: dict[str, int] = {
     "clients/hub_errors.py": 1,
     "engine/base.py": 3,
     "engine/slot.py": 1,
-    "io/ranged.py": 1,
+    "io/ahead.py": 1,
     "io/remotes.py": 1,
     "pipelines/commit.py": 1,
     "pipelines/shardfile.py": 1,

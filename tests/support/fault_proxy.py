@@ -25,7 +25,7 @@ CHUNK_BYTES = 64 * 1024
 PATIENCE_S = 60.0
 HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding"})
 
-Kind = Literal["status", "cut_request", "cut_response", "lose_answer", "stall", "rewrite"]
+Kind = Literal["status", "cut_request", "cut_response", "lose_answer", "stall", "stall_response", "rewrite"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Fault:
     cut_response  reset the connection after `after` bytes of the answer's body
     lose_answer   let the server do it, then reset the connection instead of answering
     stall         pass `after` bytes of the request's body on, set `stalled`, then hold still until `release` is set
+    stall_response  the same after `after` bytes of the answer's body
     """
 
     kind: Kind
@@ -221,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
             own = {name.lower(): value for name, value in answer.getheaders()}
             if fault is not None and kind == "rewrite":
                 own |= {name.lower(): value for name, value in fault.headers.items()}
-            self._answer(answer, own, after if kind == "cut_response" else None)
+            self._answer(answer, own, fault if kind in ("cut_response", "stall_response") else None)
         finally:
             upstream.close()
 
@@ -249,12 +250,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     @staticmethod
     def _hold_or_cut(fault: Fault) -> None:
-        if fault.kind == "cut_request":
+        if fault.kind in ("cut_request", "cut_response"):
             raise _Cut
         fault.stalled.set()
         fault.release.wait(PATIENCE_S)
 
-    def _answer(self, answer: http.client.HTTPResponse, headers: Mapping[str, str], cut_after: int | None) -> None:
+    def _answer(self, answer: http.client.HTTPResponse, headers: Mapping[str, str], fault: Fault | None) -> None:
         self.send_response_only(answer.status, answer.reason)
         for name, value in headers.items():
             if name not in HOP_BY_HOP:
@@ -263,14 +264,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
             self.close_connection = True
         self.end_headers()
-        left = cut_after
+        left = fault.after if fault is not None else 0
         while block := answer.read(CHUNK_BYTES):
-            if left is not None and len(block) >= left:
+            if fault is not None and len(block) >= left:
                 self.wfile.write(block[:left])
                 self.wfile.flush()
-                raise _Cut
+                self._hold_or_cut(fault)
+                block, fault = block[left:], None
             self.wfile.write(block)
-            left = left - len(block) if left is not None else None
+            left -= len(block)
         self.wfile.flush()
 
     def _body(self) -> "list[bytes] | _Blocks":

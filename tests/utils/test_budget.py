@@ -164,6 +164,23 @@ def test_peak_and_waits_are_told_by_name_and_counted_anew_after(pool: ThreadPool
     assert budget.usage() == [Usage("read", peak_bytes=50, waits=0, waited_s=0.0)]
 
 
+def test_asking_without_waiting_counts_from_the_refusal_to_the_success() -> None:
+    clock = Clock()
+    budget, _ = watched(100, clock)
+    account = budget.account("read")
+    account.acquire(60)
+    assert not account.try_acquire(50)
+    clock.now_s = 1.5
+    assert not account.try_acquire(50)
+    clock.now_s = 2.0
+    account.release(60)
+
+    assert account.try_acquire(50)
+    assert account.try_acquire(50)
+
+    assert budget.usage() == [Usage("read", peak_bytes=100, waits=1, waited_s=2.0)]
+
+
 def test_many_threads_never_hold_more_than_the_total_and_all_end(pool: ThreadPoolExecutor) -> None:
     budget = ByteBudget(1000)
     accounts = [budget.account(f"a{n}") for n in range(3)]

@@ -102,7 +102,9 @@ class HttpClient:
                 raise SourceError(
                     f"{answer.name}: the server does not tell where the file ends", hint="download it first"
                 )
-            return HttpBody(answer, skip, None if end is None else end - start, to_the_end=to_the_end)
+            ranged = "Range" not in headers or answer.content_range is not None
+            left = None if end is None else end - start
+            return HttpBody(answer, skip, left, to_the_end=to_the_end, ranged=ranged)
         except BaseException:
             _discard(answer)
             raise
@@ -158,7 +160,9 @@ class HttpClient:
 class HttpBody:
     """The bytes of one answer, to be iterated once and closed. `abort` from another thread wakes a read that waits."""
 
-    def __init__(self, answer: Answer, skip: int, limit: int | None, *, to_the_end: bool) -> None:
+    def __init__(self, answer: Answer, skip: int, limit: int | None, *, to_the_end: bool, ranged: bool = True) -> None:
+        self.ranged = ranged
+        """False when the server ignores ranges and sends everything."""
         self._answer = answer
         self._skip = skip
         self._left = limit

@@ -3,7 +3,7 @@
 import functools
 import re
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -277,17 +277,45 @@ def list_objects(
         more = {"ContinuationToken": answer["NextContinuationToken"]}
 
 
-def get_range(
-    client: "S3Client", bucket: str, key: str, start: int = 0, end: int | None = None, *, if_match: str | None = None
-) -> Iterator[bytes]:
-    """Bytes [start, end) of an object in blocks of about 1 MB, to its end where `end` is None.
+class S3Body:
+    """The bytes of one answer in blocks of about 1 MB, to be iterated once and closed.
 
-    A body that is cut raises RetryableError once everything that arrived whole was given out: go on at
-    `start` plus the bytes received (`Retry.resuming` does). With `if_match` (an ETag of `stat`) an object that
-    has changed raises PreconditionFailed. Raises Refused for a missing object or a range beyond its end.
+    A body that is cut raises RetryableError once everything that arrived whole was given out. `abort` from another
+    thread wakes a read that waits.
     """
-    if end is not None and end <= start:
-        return
+
+    def __init__(self, what: str, answer: Any) -> None:
+        self._what = what
+        self._left: int = answer["ContentLength"]
+        self._body = answer["Body"]
+
+    def __iter__(self) -> Iterator[bytes]:
+        while self._left:
+            with translated(self._what):
+                block = self._body.read(min(BLOCK_BYTES, self._left))
+            if not block:
+                raise RetryableError(f"{self._what}: the body ended {self._left} bytes early", hint=LATER)
+            self._left -= len(block)
+            yield block
+
+    def close(self) -> None:
+        """Close the connection, unless the body was read to its end, which gave it back."""
+        self._body.close()
+
+    def abort(self) -> None:
+        # botocore has no way to wake a reader, the response it wraps has
+        with suppress(ValueError, RuntimeError, OSError):
+            self._body._raw_stream.shutdown()  # noqa: SLF001
+
+
+def open_range(
+    client: "S3Client", bucket: str, key: str, start: int = 0, end: int | None = None, *, if_match: str | None = None
+) -> S3Body:
+    """Bytes [start, end) of an object, to its end where `end` is None; the range must not be empty.
+
+    With `if_match` (an ETag of `stat`) an object that has changed raises PreconditionFailed. Raises Refused for a
+    missing object or a range beyond its end.
+    """
     what = f"read {bucket}/{key}"
     asked: dict[str, Any] = {} if if_match is None else {"IfMatch": f'"{if_match}"'}
     if start or end is not None:
@@ -295,16 +323,19 @@ def get_range(
     with translated(what):
         answer = client.get_object(Bucket=bucket, Key=key, **asked)
     if "Range" in asked and not answer.get("ContentRange", "").startswith(f"bytes {start}-"):
+        answer["Body"].close()
         raise Refused(f"{what}: the store ignored the byte range", hint="use a store or proxy that serves ranges")
-    left = answer["ContentLength"]
-    with closing(answer["Body"]) as body:
-        while left:
-            with translated(what):
-                block = body.read(min(BLOCK_BYTES, left))
-            if not block:
-                raise RetryableError(f"{what}: the body ended {left} bytes early", hint=LATER)
-            left -= len(block)
-            yield block
+    return S3Body(what, answer)
+
+
+def get_range(
+    client: "S3Client", bucket: str, key: str, start: int = 0, end: int | None = None, *, if_match: str | None = None
+) -> Iterator[bytes]:
+    """The blocks of `open_range`, none for an empty range: go on at `start` plus the bytes received after a
+    RetryableError (`Retry.resuming` does)."""
+    if end is None or end > start:
+        with closing(open_range(client, bucket, key, start, end, if_match=if_match)) as body:
+            yield from body
 
 
 def _bare(etag: str) -> str:

@@ -1,8 +1,7 @@
-"""Remote bytes exactly: counted, resumed where a connection was cut, read a little ahead, and never short in silence."""
+"""Remote bytes exactly: counted, resumed where a connection was cut, and never short in silence."""
 
 import io
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,12 +12,17 @@ from data_bridge.errors import SourceError
 from data_bridge.io.codecs import BLOCK_BYTES
 from data_bridge.utils.retry import Retry
 
-BLOCKS_AHEAD = 4
-_JOIN_S = 1.0  # an aborted read ends at once; one that cannot be aborted ends at its own timeout, unwaited for
+
+class RangesIgnored(Exception):
+    """The server sends whole files only: what was asked for in parts must be read in one piece."""
 
 
 class Body(Protocol):
     """Bytes of one answer, iterated once."""
+
+    @property
+    def ranged(self) -> bool:
+        """False when the server was asked for a part and sends everything."""
 
     def __iter__(self) -> Iterator[bytes]: ...
     def close(self) -> None: ...
@@ -37,6 +41,8 @@ class Watch:
     def on(self, body: Body) -> Generator[None]:
         self._body = body
         try:
+            if self.stopped.is_set():
+                body.abort()  # told to stop while the body was being opened
             yield
         finally:
             self._body = None
@@ -101,70 +107,6 @@ def gathered(blocks: Iterable[bytes]) -> Iterator[bytes]:
             ready, size = [], 0
     if size:
         yield b"".join(ready)
-
-
-def read_ahead(source: Callable[[Watch], Iterator[bytes]], depth: int = BLOCKS_AHEAD) -> Iterator[bytes]:
-    """The blocks of `source`, read by a thread at most `depth` blocks ahead, which ends with this iterator."""
-    watch = Watch()
-    handover = _Handover(depth)
-    thread = threading.Thread(target=handover.fill, args=(source, watch), name="data-bridge-read-ahead", daemon=True)
-    thread.start()
-    try:
-        yield from handover
-    finally:
-        watch.stop()
-        handover.close()
-        thread.join(_JOIN_S)
-
-
-class _Handover:
-    """A bounded line of blocks from one thread to another; an error of the first is raised in the second."""
-
-    def __init__(self, depth: int) -> None:
-        self._depth = depth
-        self._blocks: deque[bytes] = deque()
-        self._turn = threading.Condition()
-        self._filled = False
-        self._closed = False
-        self._error: BaseException | None = None
-
-    def fill(self, source: Callable[[Watch], Iterator[bytes]], watch: Watch) -> None:
-        try:
-            for block in source(watch):
-                if not self._put(block):
-                    break
-        except BaseException as error:  # noqa: BLE001  every error is raised again in the thread that reads
-            self._error = error
-        with self._turn:
-            self._filled = True
-            self._turn.notify_all()
-
-    def _put(self, block: bytes) -> bool:
-        with self._turn:
-            while len(self._blocks) >= self._depth and not self._closed:
-                self._turn.wait()
-            self._blocks.append(block)
-            self._turn.notify_all()
-            return not self._closed
-
-    def close(self) -> None:
-        with self._turn:
-            self._closed = True
-            self._blocks.clear()
-            self._turn.notify_all()
-
-    def __iter__(self) -> Iterator[bytes]:
-        while True:
-            with self._turn:
-                while not self._blocks and not self._filled:
-                    self._turn.wait()
-                if not self._blocks:
-                    break
-                block = self._blocks.popleft()
-                self._turn.notify_all()
-            yield block
-        if self._error is not None:
-            raise self._error
 
 
 class RangedFile(io.RawIOBase):

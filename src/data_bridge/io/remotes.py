@@ -22,9 +22,15 @@ from data_bridge.utils.retry import Retry
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+    from data_bridge.clients.s3 import S3Body
+
 
 class Remote(Protocol):
     """Files behind some schemes."""
+
+    @property
+    def ranges(self) -> bool:
+        """Whether several parts of one file may be read at the same time, as far as is known."""
 
     def find(self, uri: str, retry: Retry) -> list[SourceFile] | None:
         """The files one URI (braces already written out) stands for, None when there is none."""
@@ -38,6 +44,8 @@ class Remote(Protocol):
 
 class StreamBody:
     """A plain iterator of blocks as a Body."""
+
+    ranged = True
 
     def __init__(self, blocks: Iterator[bytes], close: Callable[[], None] | None = None) -> None:
         self._blocks = blocks
@@ -58,6 +66,8 @@ class StreamBody:
 
 class WebRemote:
     """`https://`, `http://`, and files of Hub datasets (`hf://`), which are plain HTTPS with a bearer token."""
+
+    ranges = True
 
     def __init__(self, settings: Settings, client: HttpClient) -> None:
         self._given_token = settings.pipeline.source_options.load_kwargs.get("token")
@@ -92,6 +102,8 @@ class WebRemote:
 
 class BucketRemote:
     """`s3://` and `r2://` objects."""
+
+    ranges = True
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -128,25 +140,12 @@ class BucketRemote:
         return SourceFile(uri=place.uri(place.key), size=found.size, etag=found.etag or None)
 
     def read(self, file: SourceFile, start: int, end: int | None) -> Body:
-        return StreamBody(self._blocks(file, start, end))
-
-    def _blocks(self, file: SourceFile, start: int, end: int | None) -> Iterator[bytes]:
         from data_bridge.clients import s3
 
         place = Bucketed.parse(file.uri)
-        came = False
-        try:
-            with _refusals_are(SourceError, file.uri):
-                client = self._client(place)
-                for block in s3.get_range(client, place.bucket, place.key, start, end, if_match=file.etag):
-                    came = True
-                    yield block
-        except s3.Unreachable:
-            raise
-        except RetryableError as error:
-            if came:
-                raise CutError(error.message, hint=error.hint) from error
-            raise
+        with _refusals_are(SourceError, file.uri):
+            client = self._client(place)
+            return _BucketBody(s3.open_range(client, place.bucket, place.key, start, end, if_match=file.etag), file.uri)
 
     def _client(self, place: Bucketed) -> "S3Client":
         from data_bridge.clients import s3
@@ -160,6 +159,25 @@ class BucketRemote:
             block = self._settings.r2 if place.scheme == "r2" else self._settings.s3
             self._clients[key] = s3.connect(block, attempts=2)  # our own retries go on top
         return self._clients[key]
+
+
+class _BucketBody:
+    """The body of an object; what the store or the connection does to it is told in the words of a source."""
+
+    ranged = True
+
+    def __init__(self, body: "S3Body", uri: str) -> None:
+        self._body = body
+        self._uri = uri
+        self.close = body.close
+        self.abort = body.abort
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            with _refusals_are(SourceError, self._uri):
+                yield from self._body
+        except RetryableError as error:
+            raise CutError(error.message, hint=error.hint) from error
 
 
 class _MissingError(SourceError):
@@ -188,6 +206,8 @@ class OtherRemote:
 
     A file whose size smart_open cannot tell is read only if it is compressed: then its own end mark shows a cut.
     """
+
+    ranges = False
 
     def find(self, uri: str, retry: Retry) -> list[SourceFile] | None:
         scheme = locations.scheme_of(uri)

@@ -8,30 +8,46 @@ import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, BinaryIO, cast
 
 from data_bridge.clients.http import HttpClient
 from data_bridge.config import Settings, public_uri
 from data_bridge.errors import ConfigError, SourceError
 from data_bridge.io import codecs, listing, local, locations
+from data_bridge.io.ahead import Ranges, read_ahead, read_in_ranges
 from data_bridge.io.locations import scheme_of, shown
-from data_bridge.io.ranged import RangedFile, Watch, exactly, gathered, read_ahead
+from data_bridge.io.ranged import Body, RangedFile, RangesIgnored, Watch, exactly, gathered
 from data_bridge.io.remotes import BucketRemote, OtherRemote, Remote, WebRemote, other_schemes
 from data_bridge.model.source import SourceFile
+from data_bridge.utils.budget import ByteBudget
 from data_bridge.utils.retry import Retry
 
 REMOTE_TAILS = 16
 """Remote files of lines have their tail hashed only where there are no more than this many of them."""
 _STATS_AT_ONCE = 16
 _BUFFER_BYTES = 256 << 10
+_BUDGET_BYTES = 512 << 20
 _LINE_FORMATS = frozenset({"jsonl", "csv", "tsv", "text"})
 
 
 class Transport:
     """Opens source files by URI with the credentials of the settings. Cheap to make, picklable."""
 
-    def __init__(self, settings: Settings, *, retry: Retry | None = None, http: HttpClient | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        retry: Retry | None = None,
+        http: HttpClient | None = None,
+        budget: ByteBudget | None = None,
+        ranges: Ranges | None = None,
+    ) -> None:
+        """`budget` bounds the bytes read ahead, over all readers; `ranges` says how large remote files are read."""
         self.settings = settings
+        self._budget = budget or ByteBudget(_BUDGET_BYTES)
+        self._ranges = ranges or Ranges()
+        self._whole: set[str] = set()
         self._retry = retry or Retry()
         self._http = http or HttpClient()
         self._made: dict[str, Remote] = {}
@@ -117,9 +133,9 @@ class Transport:
             stop = _clipped(file, start, end, size)
             return local.blocks(file.uri, start, cast("int", stop))
         stop = _clipped(file, start, end, file.size)
-        if stop is not None and stop - start <= codecs.BLOCK_BYTES:
+        if stop is not None and stop - start <= min(codecs.BLOCK_BYTES, self._ranges.first_bytes):
             return gathered(self._exact(file, start, stop, Watch()))
-        return read_ahead(lambda watch: gathered(self._exact(file, start, stop, watch)))
+        return self._ahead(file, start, stop)
 
     def decoded(self, file: SourceFile, start: int = 0) -> Iterator[bytes]:
         """Content with .gz/.zst/.bz2/.xz undone, from byte `start` of the decoded content, in blocks of about 1 MB.
@@ -200,10 +216,41 @@ class Transport:
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
-    def _exact(self, file: SourceFile, start: int, end: int | None, watch: Watch) -> Iterator[bytes]:
+    def _ahead(self, file: SourceFile, start: int, stop: int | None) -> Iterator[bytes]:
+        """Bytes [start, stop) read ahead: in several ranges at once where that is worthwhile and the server plays along."""
+        at, server = start, _server_of(file.uri)
+        if (
+            stop is not None
+            and self._ranges.worthwhile(stop - start)
+            and server not in self._whole
+            and self._remote(file.uri).ranges
+        ):
+            read = partial(self._range, file)
+            try:
+                for block in read_in_ranges(read, start, stop, self._budget.account("read"), self._ranges):
+                    at += len(block)
+                    yield block
+            except RangesIgnored:
+                self._whole.add(server)
+            else:
+                return
+        yield from read_ahead(lambda watch: gathered(self._exact(file, at, stop, watch)), self._budget.account("read"))
+
+    def _range(self, file: SourceFile, start: int, end: int, watch: Watch) -> Iterator[bytes]:
+        """One range of several. Raises RangesIgnored where the server would send the whole file for it."""
+        return gathered(self._exact(file, start, end, watch, _demand_range))
+
+    def _exact(
+        self,
+        file: SourceFile,
+        start: int,
+        end: int | None,
+        watch: Watch,
+        check: Callable[[Body], Body] = lambda body: body,
+    ) -> Iterator[bytes]:
         remote = self._remote(file.uri)
         return exactly(
-            lambda offset: remote.read(file, offset, end),
+            lambda offset: check(remote.read(file, offset, end)),
             start,
             end,
             name=shown(file.uri),
@@ -255,6 +302,18 @@ class Transport:
                 )
             self._made[kind] = kinds[kind]()
         return self._made[kind]
+
+
+def _demand_range(body: Body) -> Body:
+    if not body.ranged:
+        body.close()
+        raise RangesIgnored
+    return body
+
+
+def _server_of(uri: str) -> str:
+    """What is to be remembered of the server of one file for its other files."""
+    return uri.partition("://")[2].partition("/")[0]
 
 
 def _bare(etag: str) -> str:

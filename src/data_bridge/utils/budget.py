@@ -37,6 +37,9 @@ class ByteBudget:
         self._pool = _Pool(total, clock)
         self._tallies: dict[str, _Tally] = {}
 
+    def __reduce__(self) -> tuple[type["ByteBudget"], tuple[int]]:
+        return ByteBudget, (self.total,)  # a copy in another process counts what is in flight there
+
     @property
     def held(self) -> int:
         """Bytes in flight now."""
@@ -64,6 +67,7 @@ class Account:
         self._tally = tally
         self._held = 0
         self._closed = False
+        self._refused_at_s: float | None = None
 
     @property
     def held(self) -> int:
@@ -78,9 +82,15 @@ class Account:
             return self._take(size)
 
     def try_acquire(self, size: int) -> bool:
-        """Hold `size` bytes if that needs no waiting."""
-        with self._pool.changed:
-            return (not self._held or (not self._pool.line and self._pool.fits(size))) and self._take(size)
+        """Hold `size` bytes if that needs no waiting. From a refusal to the next success counts as one wait."""
+        pool = self._pool
+        with pool.changed:
+            if self._held and (pool.line or not pool.fits(size)):
+                if self._refused_at_s is None and not self._closed:
+                    self._refused_at_s = pool.clock()
+                    self._tally.waits += 1
+                return False
+            return self._take(size)
 
     def release(self, size: int) -> None:
         """Give back `size` of the bytes held; an account that is closed has given them back."""
@@ -123,6 +133,9 @@ class Account:
     def _take(self, size: int) -> bool:
         if self._closed:
             return False
+        if self._refused_at_s is not None:
+            self._tally.waited_s += self._pool.clock() - self._refused_at_s
+            self._refused_at_s = None
         self._held += size
         self._pool.held += size
         self._tally.held += size

@@ -1,0 +1,155 @@
+"""Remote bytes read ahead of their use by threads, in one request or several at once, and given out in order."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from data_bridge.io.ranged import Watch
+from data_bridge.utils.budget import Account
+
+BLOCKS_AHEAD = 4
+_JOIN_S = 1.0  # an aborted read ends at once; one that cannot be aborted ends at its own timeout, unwaited for
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """How a large file is read in several requests at once.
+
+    The first request is small and alone, so that the first bytes come as soon as they can; the others begin when
+    its first block is there.
+    """
+
+    first_bytes: int = 1 << 20
+    bytes: int = 8 << 20
+    at_once: int = 4
+
+    def worthwhile(self, size: int) -> bool:
+        """Whether so many bytes are better read in several requests."""
+        return size > self.first_bytes + self.bytes
+
+    def cut(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Bytes [start, end) as the ranges to ask for; the last one may be half as long again."""
+        at, size = start, self.first_bytes
+        while at < end:
+            stop = at + size if end - at > size + self.bytes // 2 else end
+            yield at, stop
+            at, size = stop, self.bytes
+
+
+def read_ahead(
+    source: Callable[[Watch], Iterator[bytes]], account: Account, depth: int = BLOCKS_AHEAD
+) -> Iterator[bytes]:
+    """The blocks of `source`, read by a thread at most `depth` blocks ahead, which ends with this iterator."""
+    stretch = _Stretch(source, account, depth)
+    try:
+        yield from stretch
+    finally:
+        stretch.stop()
+        account.close()
+        stretch.join()
+
+
+def read_in_ranges(
+    source: Callable[[int, int, Watch], Iterator[bytes]], start: int, end: int, account: Account, ranges: Ranges
+) -> Iterator[bytes]:
+    """Bytes [start, end) in order, where `source(start, end, watch)` reads a range and several are read at once.
+
+    Ranges in flight fit the account's budget, down to a single one; their threads end with this iterator.
+    """
+    spans = deque(ranges.cut(start, end))
+    running: deque[_Stretch] = deque()
+
+    def begin(at_once: int) -> None:
+        while spans and len(running) < at_once and (not running or account.try_acquire(_size(spans[0]))):
+            if not running and not account.acquire(_size(spans[0])):
+                return
+            low, high = spans.popleft()
+            running.append(_Stretch(lambda watch, low=low, high=high: source(low, high, watch), account))  # type: ignore[misc]
+
+    try:
+        begin(1)
+        while running:
+            for block in running[0]:
+                begin(ranges.at_once)
+                yield block
+            running.popleft()
+            begin(ranges.at_once)
+    finally:
+        for stretch in running:
+            stretch.stop()
+        account.close()
+        until_s = time.monotonic() + _JOIN_S
+        for stretch in running:
+            stretch.join(until_s - time.monotonic())
+
+
+def _size(span: tuple[int, int]) -> int:
+    return span[1] - span[0]
+
+
+class _Stretch:
+    """Blocks that a thread of its own reads; an error of the thread is raised where the blocks before it end.
+
+    With a `depth` the thread holds each block's bytes on the account and keeps at most so many; without, they are
+    held already. Either way they are given back when the block after them is asked for.
+    """
+
+    def __init__(self, source: Callable[[Watch], Iterator[bytes]], account: Account, depth: int | None = None) -> None:
+        self._account = account
+        self._depth = depth
+        self._blocks: deque[bytes] = deque()
+        self._turn = threading.Condition()
+        self._filled = False
+        self._stopped = False
+        self._error: BaseException | None = None
+        self._watch = Watch()
+        self._thread = threading.Thread(target=self._fill, args=(source,), name="data-bridge-read-ahead", daemon=True)
+        self._thread.start()
+
+    def _fill(self, source: Callable[[Watch], Iterator[bytes]]) -> None:
+        try:
+            for block in source(self._watch):
+                if not self._put(block):
+                    break
+        except BaseException as error:  # noqa: BLE001  every error is raised again in the thread that reads
+            self._error = error
+        with self._turn:
+            self._filled = True
+            self._turn.notify_all()
+
+    def _put(self, block: bytes) -> bool:
+        if self._depth is not None and not self._account.acquire(len(block)):
+            return False
+        with self._turn:
+            while self._depth is not None and len(self._blocks) >= self._depth and not self._stopped:
+                self._turn.wait()
+            self._blocks.append(block)
+            self._turn.notify_all()
+            return not self._stopped
+
+    def stop(self) -> None:
+        """Have the thread end, in the middle of whatever it does."""
+        self._watch.stop()
+        with self._turn:
+            self._stopped = True
+            self._blocks.clear()
+            self._turn.notify_all()
+
+    def join(self, timeout_s: float = _JOIN_S) -> None:
+        self._thread.join(max(0.0, timeout_s))
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            with self._turn:
+                while not self._blocks and not self._filled:
+                    self._turn.wait()
+                if not self._blocks:
+                    break
+                block = self._blocks.popleft()
+                self._turn.notify_all()
+            yield block
+            self._account.release(len(block))
+        if self._error is not None:
+            raise self._error
