@@ -11,6 +11,7 @@ from support.kill import ShootingDestination, ShootingStore, Shot, run_in_child,
 from data_bridge.api import run_pipeline
 from data_bridge.config import Settings
 from data_bridge.storage import open_store
+from data_bridge.utils import segments
 
 SIGKILLED = -9
 WITH_FAILURES = 3
@@ -37,14 +38,17 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def undisturbed(source: Path, tmp_path: Path) -> tuple[dict[str, bytes], int]:
     """The tree of a run nobody killed, and the number of mutations it took."""
-    root = tmp_path / "undisturbed"
+    return counted_run(settings_for(source), tmp_path / "undisturbed")
+
+
+def counted_run(settings: Settings, root: Path) -> tuple[dict[str, bytes], int]:
     stores: list[ShootingStore] = []
 
     def opener(settings: Settings) -> ShootingStore:
         stores.append(ShootingStore(open_store(str(root), settings), None))
         return stores[-1]
 
-    report = run_pipeline(settings_for(source), workers=0, open_destination=opener)
+    report = run_pipeline(settings, workers=0, open_destination=opener)
 
     assert report.exit_code == WITH_FAILURES
     return tree(root), max(s.count for s in stores)
@@ -68,6 +72,23 @@ def test_every_commit_point_of_an_inline_run_survives_a_kill(
     settings = settings_for(source)
 
     for number in range(part, mutations, 4):
+        root = tmp_path / str(number)
+        shot = Shot(number, when, str(tmp_path / f"fuse-{number}"))
+        assert run_in_child(settings, ShootingDestination(str(root), shot), workers=0) == SIGKILLED
+        finish(settings, root, workers=0)
+        assert tree(root) == expected
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_every_commit_point_of_a_run_that_writes_segments_survives_a_kill(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: Literal["before", "after"]
+) -> None:
+    monkeypatch.setattr(segments, "RECORDS", 2)
+    settings = settings_for(source, partition_bytes=1_000_000)
+    expected, mutations = counted_run(settings, tmp_path / "undisturbed")
+    assert list((tmp_path / "undisturbed/_bridge").glob("*/segments/p00000/*.json"))
+
+    for number in range(mutations):
         root = tmp_path / str(number)
         shot = Shot(number, when, str(tmp_path / f"fuse-{number}"))
         assert run_in_child(settings, ShootingDestination(str(root), shot), workers=0) == SIGKILLED

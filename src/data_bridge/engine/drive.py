@@ -16,7 +16,7 @@ from data_bridge.model.shards import Claim
 from data_bridge.pipelines.base import Pipeline, Takeover
 from data_bridge.pipelines.single_writer import single_writer
 from data_bridge.utils import claims
-from data_bridge.utils.progress import PartitionLog, refuse_if_held, totals
+from data_bridge.utils.progress import PartitionLog, totals
 
 INLINE_BYTES = 64_000_000
 """A source smaller than this costs less in this process than starting others."""
@@ -37,7 +37,7 @@ def drive(
     if not takeover.steal:
         for index, log in unfinished.items():
             if log.claim is not None and index not in elsewhere:
-                refuse_if_held(pipeline.ledger, pipeline.plan.partitions[index], log.claim, frozenset())
+                claims.refuse_if_held(pipeline.store, pipeline.plan.run, index, log.claim)
     watch = claims.Watch(pipeline.store, pipeline.plan.run)
     holders = {claim.driver for claim in elsewhere.values()}
     for holder in holders:

@@ -55,7 +55,7 @@ class Generation(Document, frozen=True, kw_only=True):
     """The frozen schema, in the writer's own terms."""
 
 
-class Plan(Document, frozen=True, kw_only=True, dict=True):
+class Plan(Document, frozen=True, kw_only=True, dict=True, gc=True):
     """All generations of one run, merged."""
 
     run: str

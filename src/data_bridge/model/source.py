@@ -7,7 +7,7 @@ from typing import Any, Self
 import msgspec
 
 
-class Document(msgspec.Struct, frozen=True, kw_only=True):
+class Document(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Base of the documents we store as JSON: frozen, checked when read, tolerant of keys a later version adds.
 
     There may be a hundred thousand of each in memory: they are structs, a fraction of the size of the settings' models,

@@ -13,7 +13,7 @@ from data_bridge.pipelines import planning
 from data_bridge.pipelines.single_writer import WRITER_KEY
 from data_bridge.pipelines.staging import foreign
 from data_bridge.utils import claims
-from data_bridge.utils.progress import Ledger, parsed, refuse_if_held
+from data_bridge.utils.progress import Ledger, parsed
 
 INDEXES = ("shards.txt", "index.json")
 _SHARD = re.compile(r"(chunk-0-)?(\d+-)?\d+(_\d+)?\.(tar|tar\.gz|tar\.zst|bin|zstd\.bin)")
@@ -66,8 +66,8 @@ def _refuse_live_runs(store: ObjectStore) -> None:
 
 
 def _refuse_live_claims(store: ObjectStore, plan: Plan) -> None:
-    ledger, watch = Ledger(store, plan.run), claims.Watch(store, plan.run)
-    logs = ledger.load_all(plan.partitions)
+    watch = claims.Watch(store, plan.run)
+    logs = Ledger(store, plan.run).load_all(plan.partitions)
     held = {p.index: claim for p in plan.partitions if (claim := logs[p.index].claim) is not None}
     writer = store.get(WRITER_KEY)
     if writer is not None and claims.liveness(holder := parsed(Claim, writer, WRITER_KEY)) == "alive here":
@@ -77,4 +77,4 @@ def _refuse_live_claims(store: ObjectStore, plan: Plan) -> None:
         watch.look(driver)
     dead = frozenset(driver for driver in far if watch.is_dead(driver))
     for index, claim in held.items():
-        refuse_if_held(ledger, plan.partitions[index], claim, dead)
+        claims.refuse_if_held(store, plan.run, index, claim, dead)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from data_bridge.errors import BridgeError
+from data_bridge.errors import BridgeError, BusyError
 from data_bridge.model.shards import Claim, Host
 from data_bridge.model.store import ObjectStore
 
@@ -52,6 +52,30 @@ def liveness(claim: Claim) -> Liveness:
         return "alive here" if claim.token in _live_tokens else "gone"
     started = _started(claim.host.pid)
     return "alive here" if started is not None and started == claim.host.started else "gone"
+
+
+def refuse_if_held(
+    store: ObjectStore, run: str, partition: int, holder: Claim, dead_drivers: frozenset[str] = frozenset()
+) -> None:
+    """Raise BusyError when a claim's process lives here, or may live on another machine."""
+    match liveness(holder):
+        case "alive here" if not _ended(store, run, holder):
+            raise BusyError(
+                f"partition {partition} of {store.uri} is being worked on by process {holder.host.pid} on this machine",
+                hint=f"wait for it, or stop it (kill {holder.host.pid}) and run again",
+            )
+        case "elsewhere" if holder.driver not in dead_drivers:
+            raise BusyError(
+                f"partition {partition} of {store.uri} is held by process {holder.host.pid} on {holder.host.name}",
+                hint="run again when that run has ended, or take it over with --steal if you know that it is dead",
+            )
+        case _:
+            return
+
+
+def _ended(store: ObjectStore, run: str, holder: Claim) -> bool:
+    """Whether the run of a claim is over although its process lives on (a notebook): a run keeps a heartbeat."""
+    return bool(holder.driver) and store.head(heartbeat_key(run, holder.driver)) is None
 
 
 def heartbeat_key(run: str, driver: str) -> str:

@@ -7,20 +7,24 @@ with put-if-absent. Appending is the commit. Whoever finds another's record wher
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
-from data_bridge.errors import BusyError, Fenced, IntegrityError
+from data_bridge.errors import Fenced, IntegrityError
 from data_bridge.model.manifest import Totals
 from data_bridge.model.plan import Partition
 from data_bridge.model.shards import Claim, Cursor, Done, Failed, Record, ShardRecord
 from data_bridge.model.source import Document
 from data_bridge.model.store import ObjectStore
-from data_bridge.utils import claims
+from data_bridge.utils import claims, segments
 
 READERS = 16
 """Parallel GETs when a ledger is read from a remote store."""
+PAGE = 1000
+"""Records that have the first digits in common; also what a remote store lists in one answer."""
+FEW_PARTITIONS = 64
+"""Of so many each is asked for by itself: a listing of all records would take longer."""
 
 _KINDS: Mapping[str, type[Claim] | type[ShardRecord] | type[Done] | type[Failed]] = {
     "claim": Claim,
@@ -28,6 +32,10 @@ _KINDS: Mapping[str, type[Claim] | type[ShardRecord] | type[Done] | type[Failed]
     "done": Done,
     "failed": Failed,
 }
+_RECORDS: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Claim | ShardRecord | Done | Failed)
+
+Each: TypeAlias = Callable[..., Iterable[Any]]
+"""`map`, or that of a pool."""
 
 
 def dump(document: Document) -> bytes:
@@ -96,6 +104,14 @@ class PartitionLog:
             case Failed():
                 self.failed, self.claim = record, None
 
+    def take_all(self, records: Iterable[Record | None]) -> None:
+        """Add the next records; None is one of a kind that this version does not know."""
+        for record in records:
+            if record is None:
+                self.next_seq += 1
+            else:
+                self.take(record)
+
 
 def totals(logs: Iterable[PartitionLog]) -> Totals:
     """What the logs have committed together."""
@@ -115,66 +131,111 @@ class Ledger:
         self.store = store
         self.run = run
         self.prefix = f"_bridge/{run}/ledger/"
+        self.segments = segments.Segments(store, run)
 
     def load(self, partition: Partition) -> PartitionLog:
         """The log of one partition."""
-        return self._read({partition.name: self._numbers(self.prefix + partition.name + "/").get(partition.name, 0)})[
-            partition.name
-        ]
+        return self.follow(partition)[0]
+
+    def follow(self, partition: Partition) -> tuple[PartitionLog, list[bytes]]:
+        """The log of one partition, and its records that no segment repeats yet, as they are stored."""
+        name = partition.name
+        if self.store.local_root is not None:
+            count = self._counts(name + "/").get(name, 0)
+            return self._read(name, count, self._spans(count, name), map)
+        count, spans = self._extent(name)
+        with ThreadPoolExecutor(READERS) as pool:
+            return self._read(name, count, spans, pool.map)
 
     def load_all(self, partitions: Iterable[Partition]) -> dict[int, PartitionLog]:
-        """The logs of many partitions with one listing; finished ones cost one read each."""
-        counts = self._numbers(self.prefix)
-        wanted = {p.name: counts.get(p.name, 0) for p in partitions}
-        logs = self._read(wanted)
-        return {p.index: logs[p.name] for p in partitions}
+        """The logs of many partitions; a finished one costs one read."""
+        wanted = list(partitions)
+        if self.store.local_root is None and len(wanted) <= FEW_PARTITIONS:
+            with ThreadPoolExecutor(READERS) as pool:
+                logs = pool.map(self.load, wanted)
+                return dict(zip([p.index for p in wanted], logs, strict=True))
+        counts = self._counts()
+        repeated = self._spans(max(counts.values(), default=0))
 
-    def _numbers(self, prefix: str) -> dict[str, int]:
-        """Number of records of each partition found under a prefix."""
+        def log(partition: Partition, each: Each = map) -> PartitionLog:
+            name = partition.name
+            return self._read(name, counts.get(name, 0), {name: repeated.get(name, [])}, each)[0]
+
+        if self.store.local_root is not None:
+            return {p.index: log(p) for p in wanted}
+        with ThreadPoolExecutor(READERS) as outer, ThreadPoolExecutor(READERS) as inner:
+            logs = outer.map(lambda partition: log(partition, inner.map), wanted)
+            return dict(zip([p.index for p in wanted], logs, strict=True))
+
+    def _counts(self, below: str = "") -> dict[str, int]:
+        """Number of records of each partition, from a listing of all their names."""
         counts: dict[str, int] = {}
-        for found in self.store.list(prefix):
+        for found in self.store.list(self.prefix + below):
             name, _, record = found.key.removeprefix(self.prefix).partition("/")
             counts[name] = max(counts.get(name, 0), int(record.removesuffix(".json")) + 1)
         return counts
 
-    def _read(self, counts: Mapping[str, int]) -> dict[str, PartitionLog]:
-        if self.store.local_root is not None:
-            return {name: self._read_log(name, count, map) for name, count in counts.items()}
-        with ThreadPoolExecutor(READERS) as outer, ThreadPoolExecutor(READERS) as inner:
-            logs = outer.map(lambda item: self._read_log(item[0], item[1], inner.map), counts.items())
-            return dict(zip(counts, logs, strict=True))
+    def _spans(self, count: int, name: str = "") -> Mapping[str, list[range]]:
+        """What is repeated in segments, where there are records enough for one."""
+        return self.segments.spans(name) if count >= segments.RECORDS else {}
 
-    def _read_log(self, name: str, count: int, each: Callable[..., Iterable[Record | None]]) -> PartitionLog:
+    def _extent(self, name: str) -> tuple[int, Mapping[str, list[range]]]:
+        """Number of records of a partition and its segments, in a few listings of a page however many there are."""
+        spans: Mapping[str, list[range]] = {}
+        page = 0
+        while len(found := self._page(name, page)) == PAGE:
+            if page == 0:
+                spans = self.segments.spans(name)
+                repeated = spans.get(name, [])
+                page = max(1, repeated[-1].stop // PAGE) if repeated else 1
+            else:
+                page += 1
+        return max(found, default=page * PAGE - 1) + 1, spans
+
+    def _page(self, name: str, page: int) -> set[int]:
+        """Numbers of the records there are in one thousand."""
+        found = self.store.list(f"{self.prefix}{name}/{page:03d}")
+        numbers = {int(item.key.rpartition("/")[2].removesuffix(".json")) for item in found}
+        return numbers.intersection(range(page * PAGE, (page + 1) * PAGE))
+
+    def _read(
+        self, name: str, count: int, spans: Mapping[str, list[range]], each: Each
+    ) -> tuple[PartitionLog, list[bytes]]:
         log = PartitionLog()
         if count == 0:
-            return log
-        last = self._record(name, count - 1)
+            return log, []
+        newest = self._record(name, count - 1)
+        last = parse(newest)
         if isinstance(last, Done):
             log.next_seq = count - 1
             log.take(last)
-            return log
-        for record in [*each(lambda seq: self._record(name, seq), range(count - 1)), last]:
-            if record is None:
-                log.next_seq += 1  # a kind this version does not know
-            else:
-                log.take(record)
-        return log
+            return log, []
+        repeated = [span for span in spans.get(name, []) if span.stop <= count]
+        for records in each(lambda span: [parse(r) for r in self.segments.read(name, span)], repeated):
+            log.take_all(records)
+        at = repeated[-1].stop if repeated else 0
+        tail = [*each(lambda seq: self._record(name, seq), range(at, count - 1)), newest] if at < count else []
+        log.take_all(parse(record) for record in tail)
+        return log, tail
 
-    def _record(self, name: str, seq: int) -> Record | None:
+    def _record(self, name: str, seq: int) -> bytes:
         data = self.store.get(f"{self.prefix}{name}/{seq:06d}.json")
         if data is None:
             raise IntegrityError(
                 f"ledger record {name}/{seq:06d} is missing at {self.store.uri}",
                 hint="records are never deleted while a dataset lives; restore it, or start again with --fresh",
             )
-        return parse(data)
+        return data
 
 
 def parse(data: bytes) -> Record | None:
     """A record from its bytes; None for a kind made by a later version."""
-    raw = parsed(_AnyRecord, data, "ledger record")
-    kind = _KINDS.get(raw.kind)
-    return parsed(kind, data, "ledger record") if kind else None
+    try:
+        return _RECORDS.decode(data)
+    except ValueError:
+        raw = parsed(_AnyRecord, data, "ledger record")
+        kind = _KINDS.get(raw.kind)
+        return parsed(kind, data, "ledger record") if kind else None
 
 
 class ProgressTracker:
@@ -189,7 +250,7 @@ class ProgressTracker:
         self._ledger = ledger
         self._driver = driver
         self._pending: dict[str, ShardRecord] = {}
-        self.log = ledger.load(partition)
+        self.log, self._unrepeated = ledger.follow(partition)
 
     @property
     def next_index(self) -> int:
@@ -223,7 +284,7 @@ class ProgressTracker:
         """
         holder = self.log.claim
         if holder is not None and not steal:
-            refuse_if_held(self._ledger, self.partition, holder, dead_drivers)
+            claims.refuse_if_held(self._ledger.store, self._ledger.run, self.partition.index, holder, dead_drivers)
         self.append(Claim(token=self.token, host=claims.this_host(), driver=self._driver))
         claims.opened(self.token)
 
@@ -234,32 +295,21 @@ class ProgressTracker:
     def append(self, record: Record) -> None:
         """Commit one record. Raises Fenced when another attempt has written at this place."""
         key = f"{self._ledger.prefix}{self.partition.name}/{self.log.next_seq:06d}.json"
-        if not self._ledger.store.put_if_absent(key, dump(record)):
-            there = parse(self._ledger.store.get(key) or b"{}")
+        data = dump(record)
+        if not self._ledger.store.put_if_absent(key, data):
+            data = self._ledger.store.get(key) or b"{}"
+            there = parse(data)
             if there is None or there.token != record.token:
                 raise Fenced(f"partition {self.partition.index} was taken over by another attempt")
         self.log.take(record)
+        self._unrepeated.append(data)
+        self._repeat()
         if isinstance(record, ShardRecord) and record.key is not None:
             self._pending.pop(record.key, None)
 
-
-def _ended(ledger: Ledger, holder: Claim) -> bool:
-    """Whether the run of a claim is over although its process lives on (a notebook): a run keeps a heartbeat."""
-    return bool(holder.driver) and ledger.store.head(claims.heartbeat_key(ledger.run, holder.driver)) is None
-
-
-def refuse_if_held(ledger: Ledger, partition: Partition, holder: Claim, dead_drivers: frozenset[str]) -> None:
-    """Raise BusyError when a claim's process lives here, or may live on another machine."""
-    match claims.liveness(holder):
-        case "alive here" if not _ended(ledger, holder):
-            raise BusyError(
-                f"partition {partition.index} of {ledger.store.uri} is being worked on by process {holder.host.pid} on this machine",
-                hint=f"wait for it, or stop it (kill {holder.host.pid}) and run again",
-            )
-        case "elsewhere" if holder.driver not in dead_drivers:
-            raise BusyError(
-                f"partition {partition.index} of {ledger.store.uri} is held by process {holder.host.pid} on {holder.host.name}",
-                hint="run again when that run has ended, or take it over with --steal if you know that it is dead",
-            )
-        case _:
-            return
+    def _repeat(self) -> None:
+        """Write the segments that are due; those an earlier attempt died before are written by the next append."""
+        while len(self._unrepeated) >= segments.RECORDS:
+            due, self._unrepeated = self._unrepeated[: segments.RECORDS], self._unrepeated[segments.RECORDS :]
+            first = self.log.next_seq - len(self._unrepeated) - len(due)
+            self._ledger.segments.write(self.partition.name, first, due)
