@@ -97,6 +97,26 @@ class TestArrowChunks:
         column = pa.array([row["v"] for row in rows], pa.large_list(pa.int16()))
         assert chunk(writer, tmp_path, ArrowRows(pa.RecordBatch.from_arrays([column], ["v"]))) == data
 
+    def test_numpy_arrays_of_foreign_byte_order_or_text_keep_their_values(self, tmp_path: Path) -> None:
+        swapped: list[Row] = [{"v": np.array([1, 2, 300], ">i4")}, {"v": np.array([4], ">i4")}]
+        texts: list[Row] = [{"v": np.array(["räk", "b"])}, {"v": np.array(["cde"])}]
+        for number, (kind, rows) in enumerate({"list<int32>": swapped, "list<string>": texts}.items()):
+            writer = writer_for(declared({"v": kind}), litdata_layout="arrow")
+            folder = tmp_path / str(number)
+            folder.mkdir()
+
+            assert arrow_rows_of(chunk(writer, folder, DictRows(rows))) == [{"v": row["v"].tolist()} for row in rows]
+
+    def test_an_aborted_chunk_leaves_nothing_in_the_next(self, tmp_path: Path) -> None:
+        rows = [{"id": i, "text": None if i % 2 else "x"} for i in range(600)]
+        writer = writer_for(observed(rows))
+        expected = chunk(writer_for(observed(rows)), tmp_path, DictRows(rows))
+        writer.begin(tmp_path / "aborted")
+        writer.write(writer.encode(DictRows(rows), []), 0, 500)
+        writer.abort()
+
+        assert chunk(writer, tmp_path, DictRows(rows)) == expected
+
     def test_record_batches_hold_256_rows(self, tmp_path: Path) -> None:
         rows = [{"id": i, "text": None if i % 2 else "x"} for i in range(600)]
         writer = writer_for(observed(rows))

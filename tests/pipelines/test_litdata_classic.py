@@ -1,4 +1,6 @@
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +16,10 @@ from support.litdata_chunks import (
     schema,
     writer_for,
 )
-from support.writer_contract import line_rows
+from support.writer_contract import line_rows, pack_shard
 
 from data_bridge.model.batch import ArrowRows, DictRows, Row
+from data_bridge.pipelines.leaves import NUMPY_CODES, parse_type
 
 ITEMS = st.fixed_dictionaries(
     {
@@ -51,9 +54,30 @@ SCHEMA = schema(
     ]
 )
 
+INTEGERS = {kind: st.integers(0, 2 ** (7 if "8" in kind else 15) - 1) for kind in sorted(NUMPY_CODES) if "int" in kind}
+FLOATS = {
+    "float16": st.floats(width=16, allow_nan=False),
+    "float32": st.floats(width=32, allow_nan=False),
+    "float64": st.floats(allow_nan=False),
+}
+ELEMENTS: dict[str, st.SearchStrategy[Any]] = {**INTEGERS, **FLOATS, "bool": st.booleans()}
+COLUMNS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
+    **{kind: (parse_type(kind), value) for kind, value in ELEMENTS.items() if kind != "uint64"},
+    "string": (pa.string(), st.text(st.characters(codec="utf-8"), max_size=20)),
+    "large_string": (pa.large_string(), st.text(st.characters(codec="utf-8"), max_size=20)),
+    **{f"list<{kind}>": (pa.list_(parse_type(kind)), st.lists(value, max_size=5)) for kind, value in ELEMENTS.items()},
+    **{f"large_list<{kind}>": (pa.large_list(parse_type(kind)), st.lists(value, max_size=5)) for kind, value in ELEMENTS.items()},
+    **{f"fixed_size_list<{kind}>": (pa.list_(parse_type(kind), 3), st.lists(value, min_size=3, max_size=3)) for kind, value in ELEMENTS.items()},
+}  # fmt: skip
+"""Kind of column -> its Arrow type and values."""
+
+
+def plain(kind: str) -> str:
+    return kind.replace("large_list", "list").replace("fixed_size_list", "list").replace("large_string", "string")
+
 
 class TestClassicBytes:
-    @effort(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @effort(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(rows=st.lists(ITEMS, min_size=1, max_size=8))
     def test_columns_dictionaries_and_lines_all_give_the_bytes_made_by_hand(
         self, tmp_path_factory: pytest.TempPathFactory, rows: list[Row]
@@ -70,6 +94,37 @@ class TestClassicBytes:
         assert chunk(writer, folder, line_rows(rows)) == expected
         arrays = [{**row, **{name: np.array(row[name], kind) for name, kind in DTYPES.items()}} for row in rows]
         assert chunk(writer, folder, DictRows(arrays)) == expected
+
+    @effort(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(data=st.data())
+    def test_columns_of_every_kind_in_any_cut_give_the_bytes_made_by_hand(
+        self, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+    ) -> None:
+        kinds = data.draw(st.lists(st.sampled_from(sorted(COLUMNS)), min_size=1, max_size=4))
+        names = [f"{number}-{kind}" for number, kind in enumerate(kinds)]
+        count = data.draw(st.integers(1, 12))
+        arrays, rows = [], [dict[str, Any]() for _ in range(count)]
+        for name, kind in zip(names, kinds, strict=True):
+            column, leaf = COLUMNS[kind]
+            drawn = data.draw(st.lists(leaf, min_size=count + 1, max_size=count + 1))
+            array = pa.array(drawn, column)
+            arrays.append(array)
+            for row, value in zip(rows, array.to_pylist()[1:], strict=True):
+                row[name] = value
+        batch = pa.RecordBatch.from_arrays(arrays, names=names).slice(1)
+        dtypes = {name: kind.split("<")[1][:-1] for name, kind in zip(names, kinds, strict=True) if "<" in kind}
+        spool_bytes, cuts = data.draw(st.sampled_from([1, 7, 100, 1 << 20])), data.draw(st.sets(st.integers(1, count)))
+        folder = tmp_path_factory.mktemp("chunks")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("data_bridge.pipelines.spool.MEMORY_BYTES", spool_bytes)
+            writer = writer_for(declared(dict(zip(names, map(plain, kinds), strict=True))))
+            edges = sorted({0, *cuts, count})
+            runs = [writer.encode(ArrowRows(batch.slice(lo, hi - lo)), []) for lo, hi in pairwise(edges)]
+            packed = [pack_shard(writer, folder / str(number), runs) for number in range(2)]
+
+        assert (folder / "0").read_bytes() == by_hand(rows, dtypes)
+        assert packed[0] == packed[1]
 
     def test_leaves_of_fixed_width_alone(self, tmp_path: Path) -> None:
         rows: list[Row] = [{"a": i, "b": i / 3, "c": i % 2 == 0} for i in range(50)]

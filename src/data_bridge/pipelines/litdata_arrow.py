@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from data_bridge.errors import IntegrityError
 from data_bridge.pipelines.arrow import Column, pc
+from data_bridge.pipelines.buffers import EMPTY, bounds, buffer_of, lengths, numbers, packed, valid
 from data_bridge.pipelines.leaves import ArrowType, Leaf
-from data_bridge.pipelines.litdata_classic import buffer_of, mapped, read_offsets
+from data_bridge.pipelines.litdata_classic import mapped, read_offsets
 from data_bridge.pipelines.litdata_columns import same_shape
 from data_bridge.pipelines.shardfile import ShardFile
 from data_bridge.pipelines.spool import Spool
@@ -33,6 +34,7 @@ class ArrowLayout:
     def __init__(self, leaves: Sequence[Leaf], *, compressed: bool) -> None:
         self._schema = pa.schema([(leaf.name, leaf.column) for leaf in leaves])
         self._options = pa.ipc.IpcWriteOptions(compression="zstd" if compressed else None)
+        self._spool = Spool()
 
     def pack(self, arrays: Sequence[Column], count: int) -> tuple[tuple[Column, ...], NDArray[np.int64]]:
         """The columns themselves and the bytes of each row, int64 of shape (count,): a function of its values alone."""
@@ -42,7 +44,7 @@ class ArrowLayout:
         return tuple(arrays), sizes
 
     def open(self, folder: Path) -> "ArrowChunk":
-        return ArrowChunk(Spool(folder), self._schema, self._options)
+        return ArrowChunk(self._spool.open(folder), self._schema, self._options)
 
     def check(self, path: Path) -> int:
         """Verify the structure of a whole chunk file and return its samples. Raises IntegrityError."""
@@ -132,9 +134,8 @@ class _Sink:
         self._spool = spool
 
     def write(self, data: Any) -> int:
-        copy = bytes(data)
-        self._spool.write(copy)
-        return len(copy)
+        self._spool.write(data)
+        return len(data)
 
     def tell(self) -> int:
         return self._spool.size
@@ -177,36 +178,35 @@ def canonical(array: Column, kind: ArrowType) -> Column:
             children=[canonical(c, kind.field(i).type) for i, c in enumerate(array.flatten())],
         )
     if pt.is_list(kind):
-        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy()
         items = canonical(array.flatten(), kind.value_type)
-        return pa.Array.from_buffers(kind, len(array), [_bits(array), _offsets(lengths)], children=[items])
+        return pa.Array.from_buffers(kind, len(array), [_bits(array), _offsets(lengths(array))], children=[items])
     if pt.is_string(kind) or pt.is_binary(kind):
         return _canonical_bytes(array, kind)
-    filled = array.fill_null(False if pt.is_boolean(kind) else 0) if array.null_count else array
-    values = filled.to_numpy(zero_copy_only=False)
-    data = np.packbits(values, bitorder="little") if pt.is_boolean(kind) else np.ascontiguousarray(values)
+    data = np.ascontiguousarray(numbers(array))
+    if array.null_count:
+        data = np.where(valid(array), data, np.zeros(1, data.dtype))
+    if pt.is_boolean(kind):
+        data = np.packbits(data, bitorder="little")
     return pa.Array.from_buffers(kind, len(array), [_bits(array), buffer_of(data)])
 
 
 def _canonical_bytes(array: Column, kind: ArrowType) -> Column:
-    bits = _bits(array)
+    validity = _bits(array)
     wide = array.cast(pa.large_binary())
-    wide = wide.fill_null(b"") if wide.null_count else wide
+    wide = pc.if_else(wide.is_valid(), wide, EMPTY) if wide.null_count else wide
     _, offsets, data = wide.buffers()
     ends = np.frombuffer(offsets, np.int64)[wide.offset : wide.offset + len(wide) + 1]
     first, last = int(ends[0]), int(ends[-1])
     body = data.slice(first, last - first) if data is not None else buffer_of(b"")
-    return pa.Array.from_buffers(kind, len(array), [bits, buffer_of((ends - first).astype(np.int32)), body])
+    return pa.Array.from_buffers(kind, len(array), [validity, buffer_of((ends - first).astype(np.int32)), body])
 
 
 def _bits(array: Column) -> Any:
-    if not array.null_count:
-        return None
-    return buffer_of(np.packbits(array.is_valid().to_numpy(zero_copy_only=False), bitorder="little"))
+    return packed(valid(array)) if array.null_count else None
 
 
-def _offsets(lengths: NDArray[Any]) -> Any:
-    return buffer_of(np.concatenate(([0], np.cumsum(lengths))).astype(np.int32))
+def _offsets(lengths: NDArray[np.int64]) -> Any:
+    return buffer_of(bounds(lengths).astype(np.int32))
 
 
 def value_bytes(array: Column) -> NDArray[np.int64]:
@@ -215,10 +215,8 @@ def value_bytes(array: Column) -> NDArray[np.int64]:
     if pt.is_struct(kind):
         return sum((value_bytes(child) for child in array.flatten()), np.zeros(len(array), np.int64))
     if pt.is_nested(kind):
-        inner: NDArray[np.int64] = np.concatenate(([0], np.cumsum(value_bytes(array.flatten()))))
-        ends = np.cumsum(pc.fill_null(pc.list_value_length(array), 0).to_numpy(), dtype=np.int64)
-        return 4 + np.diff(inner[ends], prepend=0)
+        inner = bounds(value_bytes(array.flatten()))
+        return 4 + np.diff(inner[bounds(lengths(array))])
     if pt.is_primitive(kind):
         return np.full(len(array), max(1, kind.bit_width // 8), np.int64)
-    lengths: NDArray[np.int64] = pc.fill_null(pc.binary_length(array), 0).to_numpy().astype(np.int64)
-    return 4 + lengths
+    return 4 + lengths(array)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from data_bridge.errors import FatalError, IntegrityError
 from data_bridge.pipelines.arrow import Column, pc
+from data_bridge.pipelines.buffers import EMPTY, bounds, lengths, numbers, pieces
 from data_bridge.pipelines.leaves import Leaf
 from data_bridge.pipelines.shardfile import Buffer, ShardFile
 from data_bridge.pipelines.spool import Spool
@@ -24,9 +25,6 @@ FIXED_BYTES: Final = {"bool": 1, "int": 8, "float": 8}
 """Kind of leaf -> bytes of every value."""
 
 
-buffer_of: Any = pa.py_buffer  # takes every contiguous buffer: the type stubs know of few
-
-
 class ClassicLayout:
     """Packs columns into items and items into one chunk."""
 
@@ -36,6 +34,7 @@ class ClassicLayout:
     def __init__(self, leaves: Sequence[Leaf], *, compressed: bool) -> None:
         self._leaves = tuple(leaves)
         self._frame = SizedZstd() if compressed else None
+        self._spool = Spool()
 
     @property
     def compressor(self) -> "SizedZstd | None":
@@ -51,17 +50,16 @@ class ClassicLayout:
             width = FIXED_BYTES.get(leaf.kind)
             if width is not None:
                 sizes[:, i] = width
-                parts.append(_numbers(array).view(np.uint8).reshape(count, width))
+                parts.append(numbers(array).view(np.uint8).reshape(count, width))
             else:
-                pieces = _number_bytes(array) if leaf.kind == "numpy" else array.cast(pa.large_binary())
-                lengths = pc.binary_length(pieces).to_numpy()
+                part = _number_bytes(array) if leaf.kind == "numpy" else array.cast(pa.large_binary())
                 # a longer one makes the item too long, which is judged by the sum
-                sizes[:, i] = np.minimum(lengths, 2**32 - 1)
-                parts.append(pieces)
+                sizes[:, i] = np.minimum(lengths(part), 2**32 - 1)
+                parts.append(part)
         return _joined(parts, count)
 
     def open(self, folder: Path) -> "ClassicChunk":
-        return ClassicChunk(Spool(folder), self._frame)
+        return ClassicChunk(self._spool.open(folder), self._frame)
 
     def check(self, path: Path) -> int:
         """Verify the structure of a whole chunk file and return its samples. Raises IntegrityError."""
@@ -136,25 +134,10 @@ class SizedZstd:
         return self._stream.compress(b"".join(self._whole), self._stream.FLUSH_FRAME)
 
 
-def _numbers(array: Column) -> NDArray[Any]:
-    """A column of bools, int64s or float64s as contiguous numpy values."""
-    values = np.ascontiguousarray(array.to_numpy(zero_copy_only=False))
-    return (
-        values.astype(np.uint8)
-        if values.dtype == np.bool_
-        else values.astype(values.dtype.newbyteorder("<"), copy=False)
-    )
-
-
 def _number_bytes(array: Column) -> Column:
     """A column of lists of numbers as the bytes of the numbers."""
-    items = _numbers(array.flatten())
-    ends = np.concatenate(([0], np.cumsum(pc.list_value_length(array).to_numpy(), dtype=np.int64))) * items.itemsize
-    return _pieces(items, ends)
-
-
-def _pieces(data: NDArray[Any], ends: NDArray[np.int64]) -> Column:
-    return pa.Array.from_buffers(pa.large_binary(), len(ends) - 1, [None, buffer_of(ends), buffer_of(data)])
+    items = numbers(array.flatten())
+    return pieces(items, bounds(lengths(array)) * items.itemsize)
 
 
 def _joined(parts: Sequence[Column | NDArray[np.uint8]], count: int) -> tuple[memoryview, NDArray[np.int64]]:
@@ -167,12 +150,12 @@ def _joined(parts: Sequence[Column | NDArray[np.uint8]], count: int) -> tuple[me
             continue
         if fixed:
             block = np.ascontiguousarray(np.concatenate(fixed, axis=1))
-            merged.append(_pieces(block, np.arange(count + 1, dtype=np.int64) * block.shape[1]))
+            merged.append(pieces(block, np.arange(count + 1, dtype=np.int64) * block.shape[1]))
             fixed = []
         if part is not None:
             merged.append(part)
-    items = merged[0] if len(merged) == 1 else pc.binary_join_element_wise(*merged, pa.scalar(b"", pa.large_binary()))
-    sizes = pc.binary_length(items).to_numpy().astype(np.int64)
+    items = merged[0] if len(merged) == 1 else pc.binary_join_element_wise(*merged, EMPTY)
+    sizes = lengths(items)
     _, _, data = items.buffers()
     return memoryview(data if data is not None else b"")[: int(sizes.sum())], sizes
 

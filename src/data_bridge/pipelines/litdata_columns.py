@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from data_bridge.model.batch import ArrowRows, LineRows, Row, RowFailure, Rows
 from data_bridge.pipelines.arrow import Column, column_values, is_binary, is_media, is_text
+from data_bridge.pipelines.buffers import bounds, buffer_of, column, joined, packed, valid
 from data_bridge.pipelines.leaf_values import as_json, as_text, fit
 from data_bridge.pipelines.leaves import ArrowType, Leaf
 from data_bridge.pipelines.rows import STAGE, BadRow, decode
@@ -38,7 +39,7 @@ class Columns:
             return self
         mask = np.ones(len(self.rows), dtype=bool)
         mask[list(bad)] = False
-        kept = pa.array(mask)
+        kept = column(mask)
         added = [
             RowFailure(int(self.rows[i]), reason, raw=_raw(rows, int(self.rows[i])), stage=STAGE)
             for i, reason in bad.items()
@@ -65,7 +66,7 @@ def _of_batch(rows: ArrowRows, leaves: Sequence[Leaf], *, nullable: bool) -> Col
     known = {leaf.name for leaf in leaves}
     for name, array in zip(batch.schema.names, batch.columns, strict=True):
         if name not in known:
-            for i in np.flatnonzero(_valid(array)).tolist():
+            for i in np.flatnonzero(valid(array)).tolist():
                 bad.setdefault(i, _unknown(name))
     arrays = []
     for leaf in leaves:
@@ -101,10 +102,6 @@ def _raw(rows: Rows, i: int) -> bytes | None:
     return rows.data[int(rows.starts[i]) : int(rows.ends[i])] if isinstance(rows, LineRows) else None
 
 
-def _valid(array: Column) -> NDArray[np.bool_]:
-    return np.asarray(array.is_valid().to_numpy(zero_copy_only=False), dtype=bool)
-
-
 def from_arrow(array: Column, leaf: Leaf, *, nullable: bool) -> tuple[Column, dict[int, str]]:
     """The leaf's column made of an Arrow column, and the reason by row for what does not fit."""
     try:
@@ -117,7 +114,7 @@ def from_arrow(array: Column, leaf: Leaf, *, nullable: bool) -> tuple[Column, di
         return made, unfit | {i: f"field {leaf.name!r}: {reason}" for i, reason in bad.items()}
     if nullable or not made.null_count:
         return made, {}
-    return made, {i: _null(leaf.name) for i in np.flatnonzero(~_valid(made)).tolist()}
+    return made, {i: _null(leaf.name) for i in np.flatnonzero(~valid(made)).tolist()}
 
 
 def _converted(array: Column, leaf: Leaf) -> Column | None:
@@ -156,16 +153,19 @@ def _media_bytes(array: Column) -> Column | None:
     names = [array.type.field(i).name for i in range(2)]
     members = array.flatten()
     data, path = members[names.index("bytes")], members[names.index("path")]
-    if (~_valid(data) & _valid(path)).any():
+    if (~valid(data) & valid(path)).any():
         return None  # a path without bytes: the general way says which row
     return data.cast(pa.binary())
 
 
 def _number_lists(array: Column, kind: ArrowType) -> Column | None:
     element = array.type.value_type
-    if not element.equals(kind.value_type) and not (pt.is_integer(element) and pt.is_integer(kind.value_type)):
+    same = element.equals(kind.value_type)
+    if not same and not (pt.is_integer(element) and pt.is_integer(kind.value_type)):
         return None
-    return None if array.flatten().null_count else array.cast(pa.large_list(kind.value_type))
+    if array.flatten().null_count:
+        return None
+    return array if same else array.cast(pa.large_list(kind.value_type))
 
 
 def same_shape(kind: ArrowType, stored: ArrowType) -> bool:
@@ -189,7 +189,7 @@ def from_values(values: list[Any], leaf: Leaf, *, nullable: bool) -> tuple[Colum
     kinds = set(map(type, values))
     if nullable or type(None) not in kinds:
         try:
-            made = _at_once(values, leaf, kinds - {type(None)}, nullable=nullable)
+            made = _at_once(values, leaf, kinds, nullable=nullable)
         except (pa.ArrowException, OverflowError, ValueError):
             made = None
         if made is not None:
@@ -207,12 +207,24 @@ def from_values(values: list[Any], leaf: Leaf, *, nullable: bool) -> tuple[Colum
 
 
 def _at_once(values: list[Any], leaf: Leaf, kinds: set[type], *, nullable: bool) -> Column | None:
-    if not kinds:
+    own = kinds - {type(None)}
+    if not own:
         return pa.array(values, type=leaf.column)
-    if kinds == {_EXACT.get(leaf.kind)}:
-        made = pa.array(values, type=leaf.column)
-        return None if leaf.type == "float32" else made
-    return _lists_at_once(values, leaf.column, kinds, nullable=nullable) if pt.is_list(leaf.column) else None
+    if own == {_EXACT.get(leaf.kind)}:
+        return None if leaf.type == "float32" else _plain(values, leaf.column, nulls=own != kinds)
+    return _lists_at_once(values, leaf.column, own, nullable=nullable) if pt.is_list(leaf.column) else None
+
+
+def _plain(values: Sequence[Any], kind: ArrowType, *, nulls: bool) -> Column:
+    """Values that all have the one Python type that `kind` takes as it is, or are None."""
+    if nulls or pt.is_uint64(kind):
+        return pa.array(values, type=kind)
+    if pt.is_string(kind):
+        return joined([value.encode() for value in values]).view(pa.large_string())
+    if pt.is_binary(kind):
+        return joined(values)
+    found = np.array(values, np.int64 if pt.is_integer(kind) else kind.to_pandas_dtype())
+    return column(found).cast(kind)
 
 
 def _lists_at_once(values: list[Any], kind: ArrowType, kinds: set[type], *, nullable: bool) -> Column | None:
@@ -221,23 +233,25 @@ def _lists_at_once(values: list[Any], kind: ArrowType, kinds: set[type], *, null
     lists = [() if value is None else value for value in values]
     if kinds == {list}:
         flat = list(chain.from_iterable(lists))
-        if not set(map(type, flat)) <= ({_python_type(element), type(None)} if nullable else {_python_type(element)}):
+        found = set(map(type, flat))
+        if not found <= ({_python_type(element), type(None)} if nullable else {_python_type(element)}):
             return None
-        items = pa.array(flat, type=element)
+        items = _plain(flat, element, nulls=type(None) in found)
     elif kinds == {np.ndarray}:
         arrays = [value for value in values if value is not None]
         dtypes = {value.dtype for value in arrays}
         if len(dtypes) > 1 or any(value.ndim != 1 for value in arrays):
             return None
-        items = pa.array(np.concatenate(arrays))
+        numbers = np.concatenate(arrays)
+        items = column(numbers) if numbers.dtype.kind in "biuf" else pa.array(numbers)
         if not items.type.equals(element):
             return None
     else:
         return None
-    ends = np.cumsum([0, *map(len, lists)], dtype=np.int64)
-    missing = np.array([value is None for value in values])
-    bounds: Column = pa.array(ends, mask=np.append(missing, False))
-    return pa.LargeListArray.from_arrays(bounds, items)
+    ends = bounds(np.fromiter(map(len, lists), np.int64, len(lists)))
+    missing = np.fromiter((value is None for value in values), bool, len(values))
+    validity = packed(~missing) if missing.any() else None
+    return pa.Array.from_buffers(pa.large_list(items.type), len(values), [validity, buffer_of(ends)], children=[items])
 
 
 def _python_type(kind: ArrowType) -> type | None:
