@@ -7,7 +7,7 @@ from data_bridge.config import Settings
 from data_bridge.engine.base import Engine, EngineReport
 from data_bridge.engine.cores import usable_cores
 from data_bridge.engine.inline import InlineEngine
-from data_bridge.engine.partitions import PartitionWork
+from data_bridge.engine.partitions import PartitionWork, Parts
 from data_bridge.engine.processes import ProcessEngine
 from data_bridge.errors import BusyError, DataError, FatalError, RetryableError, SourceError
 from data_bridge.events import Event, ItemFailed, Notice, Observer, PartitionDone, ShardCommitted
@@ -45,7 +45,7 @@ def drive(
     engine, slots = engine_for(pipeline.settings, pipeline.plan, workers)
     driver = claims.new_token()
     pipeline.probe()
-    work = PartitionWork(pipeline.settings, pipeline.plan, pipeline.store, driver, slots, takeover)
+    work = PartitionWork(pipeline.settings, Parts(pipeline.plan), pipeline.store, driver, slots, takeover)
     counting = _Counting(observer, pipeline.settings, logs)
     with (
         claims.Heartbeat(pipeline.store, pipeline.plan.run, driver),

@@ -78,7 +78,9 @@ def read_alone(settings: Settings, plan: Plan, partitions: Sequence[Partition], 
 def _batches(stream: SampleStream, plan: Plan, partition: Partition) -> Iterator[Batch]:
     """The batches of a partition, up to its limit."""
     left = partition.limit
-    with closing(stream.frames(plan.first.format, files_to_read(plan, partition, stream), partition, None)) as found:
+    with closing(
+        stream.frames(plan.first.format, files_to_read(plan.part(partition.index), stream), partition, None)
+    ) as found:
         for batch in found:
             yield batch
             left = None if left is None else left - batch.count

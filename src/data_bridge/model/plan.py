@@ -55,6 +55,14 @@ class Generation(Document, frozen=True, kw_only=True):
     """The frozen schema, in the writer's own terms."""
 
 
+class Part(Document, frozen=True, kw_only=True):
+    """One partition with the files it reads: all of a plan that the work on it needs."""
+
+    partition: Partition
+    files: dict[int, SourceFile]
+    """By number in the plan's table, each as it was last planned: a grown file is read as it is now."""
+
+
 class Plan(Document, frozen=True, kw_only=True, dict=True, gc=True):
     """All generations of one run, merged."""
 
@@ -73,6 +81,17 @@ class Plan(Document, frozen=True, kw_only=True, dict=True, gc=True):
     def latest(self) -> dict[str, SourceFile]:
         """By URI, each file with the identity it had when it was last planned."""
         return {f.uri: f for f in self.files}
+
+    def part(self, index: int) -> Part:
+        """One partition with its files."""
+        partition = self.partitions[index]
+        files = {p.file: self.latest[self.files[p.file].uri] for p in partition.pieces}
+        return Part(partition=partition, files=files)
+
+    @property
+    def outline(self) -> "Plan":
+        """The plan without files and partitions: what all partitions have in common."""
+        return Plan(run=self.run, generations=(self.first.model_copy(update={"files": (), "partitions": ()}),))
 
     @cached_property
     def partitions(self) -> tuple[Partition, ...]:

@@ -11,7 +11,7 @@ from data_bridge.errors import BridgeError, ConfigError, ConflictError, Fenced, 
 from data_bridge.events import PartitionClaimed, PartitionDone
 from data_bridge.io.sources.stream import SampleStream
 from data_bridge.model.manifest import Manifest
-from data_bridge.model.plan import Generation, Partition, Plan
+from data_bridge.model.plan import Generation, Part, Partition, Plan
 from data_bridge.model.shards import Done, Failed
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
@@ -134,27 +134,26 @@ class Pipeline:
         """What the ledger says of every partition."""
         return self.ledger.load_all(self.plan.partitions)
 
-    def process(self, index: int, control: Control, *, driver: str = "", takeover: Takeover | None = None) -> bool:
+    def process(self, part: Part, control: Control, *, driver: str = "", takeover: Takeover | None = None) -> bool:
         """Bring one partition to its end; False when told to stop on the way.
 
         Raises BusyError when a live run holds it, Fenced when another attempt took it over.
         """
         takeover = takeover or Takeover()
-        partition = self.plan.partitions[index]
-        tracker = ProgressTracker(self.ledger, partition, driver=driver)
+        tracker = ProgressTracker(self.ledger, part.partition, driver=driver)
         if tracker.log.done is not None:
             return True
         if control.stopping:
             return False
         tracker.claim(dead_drivers=takeover.dead_drivers, steal=takeover.steal)
-        control.emit(PartitionClaimed(index, tracker.log.cursor.index))
+        control.emit(PartitionClaimed(part.partition.index, tracker.log.cursor.index))
         try:
-            return self._attempt(partition, tracker, control)
+            return self._attempt(part, tracker, control)
         finally:
             tracker.release()
 
-    def _attempt(self, partition: Partition, tracker: ProgressTracker, control: Control) -> bool:
-        pipeline, generation = self.settings.pipeline, self.plan.first
+    def _attempt(self, part: Part, tracker: ProgressTracker, control: Control) -> bool:
+        pipeline, generation, partition = self.settings.pipeline, self.plan.first, part.partition
         with (
             Staging(self.staging_root(), partition, tracker.token) as staging,
             Committer(
@@ -167,12 +166,12 @@ class Pipeline:
         ):
             self._adopt(staging, committer, tracker)
             writer = self._writer_class(pipeline, generation.writer)
-            files = planning.files_to_read(self.plan, partition, self.stream)
+            files = planning.files_to_read(part, self.stream)
             run = PartitionRun(
                 pipeline,
                 partition,
                 counted=generation.counted,
-                where=self._where(partition),
+                where=self._where(part),
                 digits=(generation.key_digits, generation.shard_digits),
                 writer=writer,
                 tracker=tracker,
@@ -242,13 +241,12 @@ class Pipeline:
 
     def position(self, index: int) -> str:
         """Where a partition's cursor stands in the source, for a person; "" when it cannot be told."""
-        log = self.ledger.load(self.plan.partitions[index])
-        return self._where(self.plan.partitions[index])(log.cursor.index)
+        part = self.plan.part(index)
+        return self._where(part)(self.ledger.load(part.partition).cursor.index)
 
-    def _where(self, partition: Partition) -> "_Where":
-        return _Where(
-            partition, [self.plan.files[p.file].uri for p in partition.pieces], counted=self.plan.first.counted
-        )
+    def _where(self, part: Part) -> "_Where":
+        uris = [part.files[p.file].uri for p in part.partition.pieces]
+        return _Where(part.partition, uris, counted=self.plan.first.counted)
 
 
 class _Where:

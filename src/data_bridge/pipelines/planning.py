@@ -16,7 +16,7 @@ import yaml
 from data_bridge.config import Settings, byte_settings, changed_values, config_hash, public_uri
 from data_bridge.errors import ConfigError, ConflictError, IntegrityError
 from data_bridge.io.sources.stream import Listing, SampleStream
-from data_bridge.model.plan import LAYOUT_VERSION, Generation, Partition, Plan
+from data_bridge.model.plan import LAYOUT_VERSION, Generation, Part, Partition, Plan
 from data_bridge.model.source import Document, SourceFile
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import schema
@@ -229,13 +229,12 @@ def _behind(plan: Plan, partitions: Sequence[Partition]) -> list[Partition]:
     ]
 
 
-def files_to_read(plan: Plan, partition: Partition, stream: SampleStream) -> dict[int, SourceFile]:
-    """By number in the plan's table, the files of one partition, each as it was last planned: a grown file is read
-    as it is now. Signatures of web addresses are not kept in the plan; they come from the config.
+def files_to_read(part: Part, stream: SampleStream) -> dict[int, SourceFile]:
+    """By number in the plan's table, the files of one partition. Signatures of web addresses are not kept in the plan;
+    they come from the config.
     """
     signed = {public_uri(uri): uri for uri in stream.named_uris()}
-    found = {p.file: plan.latest[plan.files[p.file].uri] for p in partition.pieces}
-    return {n: f.model_copy(update={"uri": signed[f.uri]}) if f.uri in signed else f for n, f in found.items()}
+    return {n: f.model_copy(update={"uri": signed[f.uri]}) if f.uri in signed else f for n, f in part.files.items()}
 
 
 def _public_files(listing: Listing) -> tuple[SourceFile, ...]:
