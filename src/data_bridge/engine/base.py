@@ -18,6 +18,7 @@ from data_bridge.errors import (
     StoreError,
 )
 from data_bridge.events import Event, Observer, PartitionClaimed, PartitionFailed, ShardCommitted
+from data_bridge.runtime.process import keep_freed_memory
 
 PERMANENT = (ConfigError, DataError, RetryableError, StoreError)
 """Errors that end the handing out of work: every partition would meet them alike (a store that is down or refuses, a
@@ -125,6 +126,7 @@ def last_line(error: BaseException) -> str:
 
 def make(factory: WorkFactory) -> Work:
     """Make the work of a slot; whatever goes wrong is a BridgeError that every slot would meet."""
+    keep_freed_memory()
     try:
         return factory()
     except BridgeError:
