@@ -87,7 +87,8 @@ def test_a_large_file_goes_in_equal_parts_and_comes_back(seaweed: Seaweed, bucke
         parts = sorted(proxy.seen("PUT", "/big"), key=lambda seen: seen.query)
         assert [int(part.headers["content-length"]) for part in parts] == [5 * MIB, 5 * MIB, 5 * MIB, 2 * MIB]
         assert all(part.headers["x-amz-content-sha256"] == "UNSIGNED-PAYLOAD" for part in parts)
-        assert all("content-md5" in part.headers and "expect" not in part.headers for part in parts)
+        assert all("x-amz-checksum-crc32" in part.headers and "expect" not in part.headers for part in parts)
+        assert not any("content-md5" in part.headers for part in parts)
     stored = seaweed.client.get_object(Bucket=bucket, Key="big")
     assert stored["ETag"].endswith('-4"')
     assert hashlib.sha256(stored["Body"].read()).hexdigest() == sha256
@@ -251,6 +252,34 @@ def test_the_second_put_of_a_probe_comes_late_enough_for_r2(seaweed: Seaweed, bu
         conditional = [seen for seen in proxy.seen("PUT") if "if-none-match" in seen.headers]
         assert len(conditional) == 2
         assert conditional[1].at_s - conditional[0].at_s >= 1.1
+
+
+NO_CRC32 = {
+    "takes a wrong one": Fault("status", status=200, code="", query_has="partNumber", headers={"ETag": '"0"'}),
+    "refuses the upload": Fault("status", status=501, code="NotImplemented", query_has="uploads"),
+    "refuses any": Fault("status", status=400, code="InvalidRequest", query_has="partNumber"),
+    "refuses a right one": Fault("status", status=400, code="InvalidRequest", query_has="partNumber", skip=1),
+    "refuses the end": Fault("status", status=400, code="InvalidRequest", method="POST", query_has="uploadId"),
+}
+
+
+@pytest.mark.parametrize("answer", sorted(NO_CRC32))
+def test_where_crc32_of_parts_is_not_checked_md5_is(seaweed: Seaweed, bucket: str, tmp_path: Path, answer: str) -> None:
+    path, sha256 = written(tmp_path, bytes(range(256)) * (4 * 6 * 1024))
+    with FaultProxy("localhost", seaweed.port) as proxy:
+        proxy.add(NO_CRC32[answer])
+        store = R2Client(seaweed.settings_at(proxy.url), bucket, single_put_bytes=5 * MIB, part_bytes=5 * MIB)
+
+        store.put_file("big", path, sha256=sha256)
+        store.put_file("big2", path, sha256=sha256)
+
+        for name in ("/big", "/big2"):
+            parts = proxy.seen("PUT", name)
+            assert len(parts) == 2
+            assert all("content-md5" in part.headers and "x-amz-checksum-crc32" not in part.headers for part in parts)
+    assert hashlib.sha256(seaweed.client.get_object(Bucket=bucket, Key="big")["Body"].read()).hexdigest() == sha256
+    assert seaweed.client.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
+    assert sorted(item.key for item in store.list()) == ["big", "big2"]
 
 
 @pytest.mark.parametrize("answer", ["accepts a wrong one", "refuses any"])

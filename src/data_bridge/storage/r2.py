@@ -16,7 +16,9 @@ from data_bridge.config import R2Settings, S3Settings
 from data_bridge.errors import ConfigError, IntegrityError, RetryableError, StoreError
 from data_bridge.model.store import ObjectInfo
 from data_bridge.storage.base import checked_key, checked_prefix
-from data_bridge.storage.multipart import MIB, Upload, is_md5
+from data_bridge.storage.multipart import MIB, MISMATCH_CODES, Upload, checks_crc32, is_md5
+from data_bridge.storage.section import SEND_BYTES, Section
+from data_bridge.utils.budget import ByteBudget
 from data_bridge.utils.files import sha256_of
 from data_bridge.utils.retry import Retry
 
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 LONGEST_PRESIGN_S = 7 * 24 * 3600
-MISMATCH_CODES = frozenset({"BadDigest", "XAmzContentChecksumMismatch"})
+SENDING_BYTES = 64 * MIB
+OF_THIS_PROCESS = frozenset({"_connecting", "_learning", "_sending"})
 LEAST_GAP_S = 1.1
 """R2 answers 429 to a second write of one key within a second."""
 
@@ -63,17 +66,25 @@ class R2Client:
         self._retry = retry or Retry()
         self._conditional = True
         self._checks_sha256: bool | None = None
+        self._checks_crc32: bool | None = None
+        self._learning = threading.Lock()
+        self._sending = ByteBudget(SENDING_BYTES).account("send")
 
     def __getstate__(self) -> dict[str, Any]:
         if not self._lazy:
             raise TypeError("a store made of a client cannot be pickled: make it of settings")
-        return {name: value for name, value in self.__dict__.items() if name != "_connecting"} | {
+        return {name: value for name, value in self.__dict__.items() if name not in OF_THIS_PROCESS} | {
             "_connection": None,
             "_connected_in": 0,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _connecting=threading.Lock())
+        self.__dict__.update(state, _connecting=threading.Lock(), _learning=threading.Lock())
+        self._sending = ByteBudget(SENDING_BYTES).account("send")
+
+    def draw_on(self, budget: ByteBudget) -> None:
+        """From now on what is being sent counts in this budget."""
+        self._sending = budget.account("send")
 
     @property
     def uri(self) -> str:
@@ -147,6 +158,8 @@ class R2Client:
                     self._part_bytes,
                     self._parts_in_flight,
                     self._retry,
+                    self._sending,
+                    crc32=self._learn_part_checksums(),
                 ).run()
             elif self._learn_checksums("_bridge"):
                 self._retry(lambda: self._put_with_sha256(key, path, sha256))
@@ -159,7 +172,7 @@ class R2Client:
 
     def _put_with_sha256(self, key: str, path: Path, sha256: str) -> None:
         try:
-            with path.open("rb") as body:
+            with self._sending.holding(SEND_BYTES), Section(path) as body:
                 self._put(key, body, ChecksumSHA256=base64.b64encode(bytes.fromhex(sha256)).decode())
         except Refused as refused:
             if refused.status != 400:
@@ -177,7 +190,7 @@ class R2Client:
             md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
 
         def put() -> Any:
-            with path.open("rb") as body:
+            with self._sending.holding(SEND_BYTES), Section(path) as body:
                 return self._put(key, body, ContentMD5=base64.b64encode(md5.digest()).decode())
 
         answer = self._retry(put)
@@ -288,6 +301,14 @@ class R2Client:
             key = f"{folder}/probe-{secrets.token_hex(8)}"
             self._checks_sha256 = self._retry(lambda: self._refuses_only_wrong_sha256(key))
         return self._checks_sha256
+
+    def _learn_part_checksums(self) -> bool:
+        """Whether the store refuses a part that does not fit its CRC32: asked once, with an upload that is given up."""
+        with self._learning:
+            if self._checks_crc32 is None:
+                key = self._full(f"_bridge/probe-{secrets.token_hex(8)}")
+                self._checks_crc32 = self._retry(lambda: checks_crc32(self._client, self._bucket, key))
+            return self._checks_crc32
 
     def _refuses_only_wrong_sha256(self, key: str) -> bool:
         wrong = self._refusal_of_sha256(f"{key}-wrong", b"wrong", of=b"right")
