@@ -21,7 +21,7 @@ FIGURES = Figures(
     record_s=0.02,
 )
 CHOICES = Choices(
-    workers=None, partition_bytes=256_000_000, samples_per_shard=1000, staging="/cache", splittable=True
+    workers=None, partition_bytes=256_000_000, samples_per_shard=1000, staging="/cache"
 )  # fmt: skip
 ROOM = Room(slot_memory=200_000_000, memory=8_000_000_000, staging_needed=1_000_000, staging_free=1_000_000_000)
 
@@ -92,8 +92,8 @@ def test_workers_below_the_cores_are_raised_where_there_are_partitions_for_them(
 def test_one_file_that_cannot_be_split_is_named_as_the_reason() -> None:
     figures = replace(FIGURES, slots=1, work=(1.0,), pack_all=None)
 
-    assert changes(figures) == ["the source: 4 files or more in place of one"]
-    assert changes(figures, replace(CHOICES, splittable=False)) == []
+    assert changes(figures, replace(CHOICES, one_stream=True)) == ["the source: 4 files or more in place of one"]
+    assert changes(figures) == []
     assert reason(figures, CHOICES) == "1 core reads and packs all the time, 25 % of it reading; there are 4"
 
 

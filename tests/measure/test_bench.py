@@ -58,7 +58,8 @@ def test_a_folder_is_measured_and_left_as_if_nothing_had_been(source: Path, tmp_
     assert set(rates(report)) == {("read", 1), ("pack", 1), ("upload", 1), ("upload", 2), ("upload", 4), ("record", 1)}
     assert all(rate > 0 for rate in rates(report).values())
     assert (report.samples, report.partitions, report.slots) == (SAMPLES, 1, 1)
-    assert report.seconds == pytest.approx(SAMPLES / report.samples_s)
+    assert report.seconds is not None
+    assert SAMPLES / report.samples_s < report.seconds < SAMPLES / report.samples_s + 5
     assert report.samples_s <= min(rates(report)["pack", 1], rates(report)["upload", 2]) * 1.001
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
 

@@ -47,11 +47,11 @@ def told(report: "BenchReport") -> str:
             ("measured", f"{report.measured_s:.0f} s on {_count(report.cores, 'core')}"),
         ),
         "",
-        f"{'':<32}{'MB/s':>10}{'samples/s':>13}{'cores':>8}{'busy in a run':>16}",
+        f"{'':<30}{'MB/s':>10}{'samples/s':>13}{'cores':>8}{'busy':>8}",
         *(_line(part, "writing" if report.destination.startswith("file:") else "uploading") for part in report.parts),
         "",
         *_aligned(
-            ("a run", _run(report)),
+            *_run(report),
             ("bottleneck", f"{report.bottleneck}: {report.why}"),
             *_advice(report),
             ("memory", _memory(report)),
@@ -71,14 +71,17 @@ def _line(part: "BenchPart", upload: str) -> str:
     rate = f"{part.bytes_s / 1e6:,.1f}" if part.bytes_s is not None else "-"
     cores = f"{part.cores:.2f}" if part.cores is not None else "-"
     busy = f"{100 * part.busy:.0f} %" if part.busy is not None else ""
-    return f"{name:<32}{rate:>10}{part.samples_s:>13,.0f}{cores:>8}{busy:>16}".rstrip()
+    return f"{name:<30}{rate:>10}{part.samples_s:>13,.0f}{cores:>8}{busy:>8}".rstrip()
 
 
-def _run(report: "BenchReport") -> str:
-    rate = f"{report.samples_s:,.0f} samples/s, {size(report.shard_bytes_s)}/s of shards, in {_count(report.slots, 'slot')}"
-    if report.samples is None or report.seconds is None:
-        return rate
-    return f"{rate}: {report.samples:,} samples in about {_duration(report.seconds)}"
+def _run(report: "BenchReport") -> list[tuple[str, str]]:
+    rate = (
+        f"{report.samples_s:,.0f} samples/s, {size(report.shard_bytes_s)}/s of shards, {_count(report.slots, 'slot')}"
+    )
+    if report.seconds is None:
+        return [("a run", rate)]
+    samples = f"{report.samples:,}" if report.samples is not None else f"about {report.samples_estimated:,}"
+    return [("a run", rate), ("", f"  {samples} samples in about {_duration(report.seconds)}")]
 
 
 def _advice(report: "BenchReport") -> list[tuple[str, str]]:

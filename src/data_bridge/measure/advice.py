@@ -33,8 +33,8 @@ class Choices:
     partition_bytes: int
     samples_per_shard: int
     staging: str
-    splittable: bool
-    """Whether it is the source that could have more partitions, not the config that forbids it."""
+    one_stream: bool = False
+    """Whether the source is one large file that no setting would cut."""
     cuts: tuple[Cut, ...] = ()
 
 
@@ -189,7 +189,7 @@ def _more_slots(figures: Figures, choices: Choices) -> list[Change]:
                 replace(figures, slots=2 * figures.slots),
             )
         )
-    if len(figures.work) == 1 and figures.cores > 1 and choices.splittable and not found and not _waits(figures):
+    if choices.one_stream and figures.width < figures.cores and not found and not _waits(figures):
         found.append(
             Change(
                 f"the source: {figures.cores} files or more in place of one",

@@ -12,7 +12,7 @@ from data_bridge.errors import ConfigError, Interrupted
 from data_bridge.events import Notice, Observer
 from data_bridge.io.sources.stream import SampleStream
 from data_bridge.measure.advice import Choices, Cut, Room
-from data_bridge.measure.forecast import Figures, Rate, Sent, balance
+from data_bridge.measure.forecast import Figures, Sent, balance
 from data_bridge.measure.machine import free_disk, free_memory
 from data_bridge.measure.packing import Forgetting, Kept, Packing, pack
 from data_bridge.measure.reading import Reading, read_alone, spread
@@ -90,7 +90,7 @@ class _Bench:
         source = self._read()
         one = self._pack(source, slots=1, share=PACK)
         memory = peak_bytes()
-        together = self._pack(source, slots=self._slots, share=PACK_ALL).rate if self._width > 1 else None
+        together = self._pack(source, slots=self._slots, share=PACK_ALL) if self._width > 1 else None
         send, record, staging = self._send(one.kept, use_store=use_store)
         figures = self._figures(source, one, together, send, record, staging)
         if one.rate.queued_s > CROWDED * one.rate.seconds:
@@ -171,7 +171,7 @@ class _Bench:
         self,
         source: Reading,
         one: Packing,
-        together: Rate | None,
+        together: Packing | None,
         send: tuple[Sent, ...],
         record: float | None,
         staging: float | None,
@@ -189,7 +189,8 @@ class _Bench:
             sample_bytes=one.sample_bytes,
             read=source.rate,
             pack=one.rate,
-            pack_all=together,
+            start_s=(together or one).start_s,
+            pack_all=together.rate if together else None,
             sent=send,
             record_s=record,
             staging_bytes_s=staging,
@@ -203,9 +204,15 @@ class _Bench:
             partition_bytes=pipeline.partition_bytes,
             samples_per_shard=pipeline.samples_per_shard,
             staging=str(self._place.folder.parent),
-            splittable=pipeline.limit is None and len(self._plan.files) == 1 and pipeline.workers != 0,
+            one_stream=self._is_one_stream(cuts),
             cuts=cuts,
         )
+
+    def _is_one_stream(self, cuts: Sequence[Cut]) -> bool:
+        pipeline, plan = self._settings.pipeline, self._plan
+        may_be_cut = pipeline.limit is None and pipeline.workers != 0 and len(plan.files) == 1
+        large = sum(p.bytes or INLINE_BYTES for p in plan.partitions) > INLINE_BYTES
+        return may_be_cut and large and all(len(work) == 1 for work in (work_of(plan), *(cut.work for cut in cuts)))
 
     def _cuts(self, figures: Figures) -> tuple[Cut, ...]:
         """Other cuts of the source, where the plan's leaves slots without work."""
@@ -228,9 +235,9 @@ class _Bench:
 
     def _facts(self, figures: Figures, source: Reading, memory: int, *, begun: bool) -> Facts:
         pipeline, plan = self._settings.pipeline, self._plan
-        samples = samples_of(plan, source)
-        if samples is not None and pipeline.limit is not None:
-            samples = min(samples, pipeline.limit)
+        samples, estimated = samples_of(plan, source, pipeline.limit), None
+        if samples is None:
+            estimated = estimated_samples(plan, source, pipeline.limit)
         shard_bytes = round(figures.samples_per_shard * figures.sample_bytes)
         if self._store.local_root is None:
             # of each slot: the open shard, those being uploaded and one that waits
@@ -238,13 +245,14 @@ class _Bench:
                 (pipeline.upload_concurrency + 2) * shard_bytes, pipeline.staging_bytes // figures.width + shard_bytes
             )
         else:
-            needed = round((samples or 0) * figures.sample_bytes) if not begun else 0
+            needed = round((samples or estimated or 0) * figures.sample_bytes) if not begun else 0
         return Facts(
             source=shown(pipeline.input_uri),
             source_format=plan.first.format,
             destination=self._store.uri,
             format=pipeline.name,
             samples=samples,
+            samples_estimated=estimated,
             first_s=source.first_s,
             staging=str(self._place.folder.parent),
             sent_file=self._sent_file,
@@ -260,13 +268,19 @@ def work_of(plan: Plan) -> tuple[float, ...]:
     return tuple(float(p.bytes or 1) for p in plan.partitions)
 
 
-def samples_of(plan: Plan, source: Reading) -> int | None:
-    """Samples of the whole source: counted, read to the end, or estimated from the bytes they took."""
+def samples_of(plan: Plan, source: Reading, limit: int | None) -> int | None:
+    """Samples of the whole source where it was counted, or read to its end."""
     if plan.first.counted:
         return sum(p.samples or 0 for p in plan.partitions)
-    if source.whole:
-        return source.samples
+    if not source.whole:
+        return None
+    return source.samples if limit is None else min(source.samples, limit)
+
+
+def estimated_samples(plan: Plan, source: Reading, limit: int | None) -> int | None:
+    """As many as the source would have if all its samples were as large as those read."""
     sizes = [f.size for f in plan.latest.values()]
     if not source.sample_bytes or None in sizes:
-        return None
-    return round(sum(size or 0 for size in sizes) / source.sample_bytes)
+        return limit
+    found = round(sum(size or 0 for size in sizes) / source.sample_bytes)
+    return found if limit is None else min(found, limit)

@@ -69,6 +69,8 @@ class Figures:
     read: Rate
     pack: Rate
     """Reading, checking, encoding, hashing and writing in one slot."""
+    start_s: float = 0.0
+    """From the beginning of the work to the first samples of the last slot."""
     pack_all: Rate | None = None
     """The same in as many slots as the run has at work; None where that is one."""
     sent: tuple[Sent, ...] = ()

@@ -116,6 +116,8 @@ class Packing:
     rate: Rate
     sample_bytes: float
     """Bytes of shard per sample."""
+    start_s: float
+    """From the order to the first samples of the last slot."""
     kept: Sequence[Kept]
     failed: bool
     """Whether bad samples were met."""
@@ -138,6 +140,7 @@ def pack(
     pipeline = PipelineFactory.create(settings, store, plan=Plan(run=claims.new_token(), generations=plan.generations))
     watching = Watching(slots, len(partitions), seconds, observer)
     logs = {p.index: PartitionLog() for p in partitions}
+    begun = watching.window.clock()
     with suppress(Enough):
         report = drive(pipeline, logs, watching, workers=0 if slots == 1 else slots, takeover=Takeover())
         if report.interrupted:
@@ -145,7 +148,9 @@ def pack(
         if report.error is not None:
             raise report.error
     rate = watching.rate()
-    return Packing(rate, watching.sample_bytes, tuple(store.kept), watching.failed) if rate else None
+    if rate is None:
+        return None
+    return Packing(rate, watching.sample_bytes, watching.window.opened_at - begun, tuple(store.kept), watching.failed)
 
 
 def slots_cpu_s() -> float:
@@ -172,27 +177,31 @@ class Watching:
         self._shard_samples = self._shard_bytes = 0
         self._width = min(slots, partitions)
         self._partitions = partitions
-        self._claimed = self._done = 0
+        self._working: set[int] = set()
+        self._all_work = False
+        self._done = 0
         self._seconds = seconds
         self._observer = observer
 
     def __call__(self, event: Event, /) -> None:
         match event:
             case PartitionClaimed():
-                if not self._claimed:
+                if not self.window.marks:
                     self.window.add(0, 0)
-                self._claimed += 1
-                if self._claimed == self._width > 1:
-                    self.window.open()
             case SamplesPacked():
                 self.window.add(event.samples, event.bytes)
-                if self._claimed >= self._width and (self.window.seconds >= self._seconds or self.window.steady()):
+                self._working.add(event.partition)
+                if not self._all_work and len(self._working) == self._width:
+                    self._all_work = True
+                    self.window.open()
+                if self._all_work and (self.window.seconds >= self._seconds or self.window.steady()):
                     raise Enough
             case ShardFinished():
                 self._shard_samples += event.samples
                 self._shard_bytes += event.bytes
             case PartitionDone():
                 self._done += 1
+                self._working.discard(event.partition)
                 if self._partitions - self._done < self._width:
                     self.window.close()
             case ItemFailed():

@@ -18,6 +18,7 @@ class Facts:
     destination: str
     format: str
     samples: int | None
+    samples_estimated: int | None
     first_s: float
     staging: str
     sent_file: int | None
@@ -28,6 +29,7 @@ class Facts:
 def told(figures: Figures, choices: Choices, facts: Facts, notes: Sequence[str], started: float) -> BenchReport:
     """The report of a measurement that began at `started` (monotonic)."""
     now = forecast(figures)
+    samples = facts.samples if facts.samples is not None else facts.samples_estimated
     return BenchReport(
         source=facts.source,
         source_format=facts.source_format,
@@ -38,9 +40,10 @@ def told(figures: Figures, choices: Choices, facts: Facts, notes: Sequence[str],
         partitions=len(figures.work),
         parts=tuple(_parts(figures, now)),
         samples=facts.samples,
+        samples_estimated=facts.samples_estimated,
         samples_s=now.samples_s,
         shard_bytes_s=now.samples_s * figures.sample_bytes,
-        seconds=facts.samples / now.samples_s if facts.samples is not None else None,
+        seconds=figures.start_s + samples / now.samples_s if samples is not None else None,
         bottleneck=now.bottleneck,
         why=reason(figures, choices),
         advice=(*risks(figures, choices, facts.room), *advise(figures, choices)),

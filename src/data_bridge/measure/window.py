@@ -63,6 +63,11 @@ class Window:
         found = self.marks[self._opened : self._closed]
         return found[-1].at - found[0].at if found else 0.0
 
+    @property
+    def opened_at(self) -> float:
+        """When the window began."""
+        return self.marks[self._opened].at
+
     def steady(self) -> bool:
         """Whether the rate has been the same for a while."""
         found = self.marks[self._opened :]

@@ -47,11 +47,13 @@ class BenchReport:
     partitions: int
     parts: tuple[BenchPart, ...]
     samples: int | None
-    """In the whole source, estimated where nobody can know."""
+    """In the whole source; None where nobody can know …"""
+    samples_estimated: int | None
+    """… and what it may be then, from the bytes of those that were read."""
     samples_s: float
     shard_bytes_s: float
     seconds: float | None
-    """How long a run over the whole source would take."""
+    """How long a run over the whole source would take, the start of its slots included."""
     bottleneck: str
     """The part that limits the run: packing, cores, upload, records or staging."""
     why: str
