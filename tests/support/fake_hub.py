@@ -49,14 +49,16 @@ class Fault:
 
 
 class FakeHub:
-    """The server. `requests` logs `METHOD path`; `cdn` answers files by redirect, as the real one does."""
+    """The server. `requests` logs `METHOD path`, `sent` counts the bytes of files that went out; `cdn` answers files by
+    redirect, as the real one does."""
 
     def __init__(self) -> None:
         self.repos: dict[str, Repo] = {}
         self.requests: list[str] = []
+        self.sent = 0
         self.faults: list[Fault] = []
         self.cdn = True
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -81,7 +83,7 @@ class FakeHub:
         self.faults.append(Fault(pattern, kind, times, after))
 
     def take_fault(self, path: str) -> str | None:
-        with self._lock:
+        with self.lock:
             for fault in self.faults:
                 if fault.times > 0 and re.search(fault.pattern, path):
                     if fault.after > 0:
@@ -265,6 +267,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             status, part = 206, content[first : last + 1]
             headers = {**headers, "Content-Range": f"bytes {first}-{last}/{len(content)}"}
+        with self.hub.lock:
+            self.hub.sent += len(part) if self.command == "GET" else 0
         self._send(status, part, headers, cut=cut)
 
     def _json(self, value: Any) -> None:

@@ -72,6 +72,8 @@ class Site:
 
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     """Method and headers (lower case) of every request that came."""
+    sent: int = 0
+    """Bytes of bodies that went out."""
 
     @property
     def ranges(self) -> list[str | None]:
@@ -238,6 +240,8 @@ class _Handler(BaseHTTPRequestHandler):
         for at in range(0, stop, CHUNK):
             block = content[at : min(at + CHUNK, stop)]
             self.wfile.write(b"%x\r\n%s\r\n" % (len(block), block) if site.framing == "chunked" else block)
+            with owner.lock:
+                site.sent += len(block)
         self.wfile.flush()
         if stall:
             owner.stopping.wait()
