@@ -2,21 +2,17 @@
 
 import uuid
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.types as pt
 
 from data_bridge.model.batch import Media, Row
+from data_bridge.pipelines.buffers import Column, numbers, pc, valid
 from data_bridge.pipelines.rows import BadRow
 from data_bridge.pipelines.values import count_nonfinite as count_in_values
 from data_bridge.pipelines.values import duration_text
-
-pc: Any = pyarrow.compute  # its functions are made at import: the type stubs miss some
-Column: TypeAlias = Any
-"""A `pyarrow.Array`; the type stubs do not know what its subclasses can do."""
 
 _UNIT_DIGITS: Final = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 
@@ -139,14 +135,15 @@ def _nulled(array: Column, values: list[Any]) -> list[Any]:
 def _integers(array: Column) -> Any:
     """The stored integers of a temporal column, 0 where null: int64 of shape (n,)."""
     width = pa.int32() if array.type.bit_width == 32 else pa.int64()
-    return array.view(width).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    found = numbers(array.view(width)).astype(np.int64)
+    return np.where(valid(array), found, 0) if array.null_count else found
 
 
 def _moments(array: Column, unit: str) -> list[str]:
-    numbers = _integers(array)
-    if (numbers == np.iinfo(np.int64).min).any():
+    stored = _integers(array)
+    if (stored == np.iinfo(np.int64).min).any():
         raise BadRow("the point in time is out of range")
-    texts: list[str] = np.datetime_as_string(numbers.view(f"datetime64[{unit}]")).tolist()
+    texts: list[str] = np.datetime_as_string(stored.view(f"datetime64[{unit}]")).tolist()
     return texts
 
 
@@ -163,11 +160,11 @@ def _dates(array: Column) -> list[Any]:
 
 def _times(array: Column) -> list[Any]:
     unit = array.type.unit
-    numbers = _integers(array)
-    if ((numbers < 0) | (numbers >= 86_400 * 10 ** _UNIT_DIGITS[unit])).any():
+    stored = _integers(array)
+    if ((stored < 0) | (stored >= 86_400 * 10 ** _UNIT_DIGITS[unit])).any():
         raise BadRow("the time of day is out of range")
     return _nulled(
-        array, [text.partition("T")[2] for text in np.datetime_as_string(numbers.view(f"datetime64[{unit}]")).tolist()]
+        array, [text.partition("T")[2] for text in np.datetime_as_string(stored.view(f"datetime64[{unit}]")).tolist()]
     )
 
 
@@ -255,7 +252,7 @@ def _lists(array: Column) -> list[Any]:
         child = array.values.slice(first * size, len(array) * size)
         bounds = np.arange(len(array) + 1, dtype=np.int64) * size
     else:
-        offsets = array.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
+        offsets = numbers(array.offsets).astype(np.int64)
         child = array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
         bounds = offsets - offsets[0]
     edges = bounds.tolist()
@@ -264,13 +261,13 @@ def _lists(array: Column) -> list[Any]:
 
 def _list_views(array: Column) -> list[Any]:
     # pyarrow 26 casts a list view with nulls to a list with a broken offsets buffer: read the views themselves
-    starts = array.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
-    ends = starts + array.sizes.to_numpy(zero_copy_only=False)
+    starts = numbers(array.offsets).astype(np.int64)
+    ends = starts + numbers(array.sizes)
     return _nulled(array, _runs(array.values, starts.tolist(), ends.tolist()))
 
 
 def _runs(child: Column, starts: list[int], ends: list[int]) -> list[Any]:
-    items: Any = child.to_numpy(zero_copy_only=False) if _is_numeric(child) else values_of(child)
+    items: Any = numbers(child) if _is_numeric(child) else values_of(child)
     return [items[lo:hi] for lo, hi in zip(starts, ends, strict=True)]
 
 

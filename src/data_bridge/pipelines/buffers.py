@@ -5,14 +5,17 @@ every process; nothing here does.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.types as pt
 from numpy.typing import NDArray
 
-from data_bridge.pipelines.arrow import Column, pc
+pc: Any = pyarrow.compute  # its functions are made at import: the type stubs miss some
+Column: TypeAlias = Any
+"""A `pyarrow.Array`; the type stubs do not know what its subclasses can do."""
 
 buffer_of: Any = pa.py_buffer  # takes every contiguous buffer: the type stubs know of few
 

@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from data_bridge.pipelines.arrow import (
-    Column,
     column_values,
     count_nonfinite,
     is_binary,
@@ -16,6 +15,7 @@ from data_bridge.pipelines.arrow import (
     is_text,
     json_rows,
 )
+from data_bridge.pipelines.buffers import Column
 from data_bridge.pipelines.content import BINARY_EXTENSIONS, INTEGER_EXTENSIONS, JSON_EXTENSIONS, kind_of, member_bytes
 from data_bridge.pipelines.rows import BadRow
 from data_bridge.pipelines.tarfmt import MemberColumn, column

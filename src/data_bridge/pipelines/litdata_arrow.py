@@ -11,8 +11,7 @@ import pyarrow.types as pt
 from numpy.typing import NDArray
 
 from data_bridge.errors import IntegrityError
-from data_bridge.pipelines.arrow import Column, pc
-from data_bridge.pipelines.buffers import EMPTY, bounds, buffer_of, lengths, numbers, packed, valid
+from data_bridge.pipelines.buffers import EMPTY, Column, bounds, buffer_of, lengths, numbers, packed, pc, valid
 from data_bridge.pipelines.leaves import ArrowType, Leaf
 from data_bridge.pipelines.litdata_classic import mapped, read_offsets
 from data_bridge.pipelines.litdata_columns import same_shape

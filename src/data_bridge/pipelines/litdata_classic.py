@@ -10,8 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data_bridge.errors import FatalError, IntegrityError
-from data_bridge.pipelines.arrow import Column, pc
-from data_bridge.pipelines.buffers import EMPTY, bounds, lengths, numbers, pieces
+from data_bridge.pipelines.buffers import EMPTY, Column, bounds, lengths, numbers, pc, pieces
 from data_bridge.pipelines.leaves import Leaf
 from data_bridge.pipelines.shardfile import Buffer, ShardFile
 from data_bridge.pipelines.spool import Spool

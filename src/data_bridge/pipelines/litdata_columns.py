@@ -11,8 +11,8 @@ import pyarrow.types as pt
 from numpy.typing import NDArray
 
 from data_bridge.model.batch import ArrowRows, LineRows, Row, RowFailure, Rows
-from data_bridge.pipelines.arrow import Column, column_values, is_binary, is_media, is_text
-from data_bridge.pipelines.buffers import bounds, buffer_of, column, joined, packed, valid
+from data_bridge.pipelines.arrow import column_values, is_binary, is_media, is_text
+from data_bridge.pipelines.buffers import Column, bounds, buffer_of, column, joined, packed, valid
 from data_bridge.pipelines.leaf_values import as_json, as_text, fit
 from data_bridge.pipelines.leaves import ArrowType, Leaf
 from data_bridge.pipelines.rows import STAGE, BadRow, decode
