@@ -97,7 +97,7 @@ class FakeHub:
         every: Iterable[bytes] = (
             b for r in self.repos.values() for files in r.commits.values() for b in files.values()
         )
-        return next((b for b in every if hashlib.sha256(b).hexdigest() == sha256), None)
+        return next((b for b in every if _sha256(b) == sha256), None)
 
 
 @lru_cache(maxsize=1)
@@ -222,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
         if content is None:
             self._fail(404, "EntryNotFound", f"{file} does not exist", {"X-Repo-Commit": sha})
             return
-        etag = hashlib.sha256(content).hexdigest()
+        etag = _sha256(content)
         headers = {"X-Repo-Commit": sha, "Accept-Ranges": "bytes"}
         if self.hub.cdn and file not in NOT_SERVED:
             headers |= {"X-Linked-Size": str(len(content)), "X-Linked-ETag": f'"{etag}"'}
@@ -291,9 +291,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
+@lru_cache(maxsize=1_000)
+def _sha256(content: bytes) -> str:
+    """Hashed once: a repository may be large, and every request asks."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def _entry(path: str, content: bytes) -> dict[str, Any]:
     entry: dict[str, Any] = {"type": "file", "path": path, "size": len(content)}
-    entry["oid"] = hashlib.sha1(content, usedforsecurity=False).hexdigest()
+    entry["oid"] = _sha256(content)[:40]
     if path not in NOT_SERVED:
-        entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+        entry["lfs"] = {"oid": _sha256(content), "size": len(content), "pointerSize": 134}
     return entry
