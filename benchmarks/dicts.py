@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import sources
 from benchmarks.sources import Source
-from benchmarks.work import PEER_ENV, ROOT, Kind, Place, Way, Work, Wrong, no_peers, own, peers, run
+from benchmarks.work import COMPILED, PEERS, ROOT, Kind, Place, Way, Work, Wrong, own, run
 
 NAMES = ("W3",)
 SAMPLES = 200_000
@@ -20,22 +20,21 @@ CHUNK = "64MB"
 def opened(name: str, scale: float, place: Place) -> Iterator[Work]:
     """The work at a share of its size."""
     source = sources.dicts(max(1, round(SAMPLES * scale)), place.data)
-    unreadable = no_peers()
 
     def ours(workers: int, title: str) -> Way:
         def command(out: Path) -> list[str]:
             return run(out.with_suffix(".json"), pipeline(source, out), workers)
 
-        back = None if unreadable else lambda out: _read_back("litdata", source, out)
+        back = None if PEERS.missing else lambda out: _read_back("litdata", source, out)
         return Way(f"ours-{workers}", "ours", title, command, check=lambda out: _count(source, out), read_back=back)
 
     def peer(way: str, title: str, kind: str = "litdata") -> Way:
         def command(out: Path) -> list[str]:
-            return peers("peers.dicts", way, source.path, out)
+            return PEERS.command("peers.dicts", way, source.path, out)
 
         return Way(
             way, "peer", title, command, check=(lambda out: _count(source, out)) if kind == "litdata" else None,
-            read_back=lambda out: _read_back(kind, source, out), env=PEER_ENV, skipped=unreadable,
+            read_back=lambda out: _read_back(kind, source, out), env=COMPILED, skipped=PEERS.missing,
         )  # fmt: skip
 
     def floor(way: str, title: str, *, theirs: bool = False) -> Way:
@@ -45,9 +44,9 @@ def opened(name: str, scale: float, place: Place) -> Iterator[Work]:
                 way,
                 kind,
                 title,
-                lambda out: peers("peers.dicts", way, source.path, out),
-                env=PEER_ENV,
-                skipped=unreadable,
+                lambda out: PEERS.command("peers.dicts", way, source.path, out),
+                env=COMPILED,
+                skipped=PEERS.missing,
             )
         return Way(way, kind, title, lambda out: own("peers.dicts", way, source.path, out))
 
@@ -91,7 +90,7 @@ def _count(source: Source, out: Path) -> None:
 
 def _read_back(kind: str, source: Source, out: Path) -> None:
     """Raise Wrong unless the reader of that format finds every sample of the source once."""
-    command = peers("peers.read_dicts", kind, source.path, out)
+    command = PEERS.command("peers.read_dicts", kind, source.path, out)
     env = {**os.environ, "PYTHONWARNINGS": "ignore", "HOME": str(out)}
     reader = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
     if reader.returncode:

