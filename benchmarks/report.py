@@ -99,10 +99,11 @@ def _middle(costs: list[dict[str, float]]) -> dict[str, float]:
     return {of: median(cost[of] for cost in costs) for of in costs[0]}
 
 
-def markdown(results: Mapping[str, Any]) -> str:
-    """All of it."""
+def markdown(results: Mapping[str, Any], picture: str = "") -> str:
+    """All of it; `picture` is where the plot is, as the document sees it."""
+    shown = [f"![CPU time of every way over that of data-bridge]({picture})"] if picture else []
     tables = [table(name, work) for name, work in results["works"].items()]
-    return "\n\n".join([facts_in_words(results), "### Goals", summary(results), *tables])
+    return "\n\n".join([facts_in_words(results), "### Goals", summary(results), *shown, *tables])
 
 
 def draw(results: Path, picture: Path) -> str:
@@ -121,9 +122,12 @@ def main() -> None:
     parser.add_argument("--into", type=Path, metavar="DOCUMENT", help="replace what is between the marks in a document")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw a plot (.svg or .png)")
     options = parser.parse_args()
-    text = markdown(json.loads(options.results.read_text()))
+    picture = ""
     if options.plot:
         print(draw(options.results, options.plot), file=sys.stderr)
+        seen_from = options.into.parent if options.into else Path()
+        picture = os.path.relpath(options.plot, seen_from) if options.plot.exists() else ""
+    text = markdown(json.loads(options.results.read_text()), picture)
     if not options.into:
         print(text)
         return

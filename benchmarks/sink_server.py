@@ -1,76 +1,22 @@
 """The server behind `benchmarks.sink`: as much of S3 as the clients measured here speak, one thread a connection."""
 
-import base64
 import hashlib
 import json
 import re
 import ssl
-import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
-from benchmarks.sink import SOURCE
+from benchmarks.sink_store import Refusal, Store, Stored, check_sums, unchunked
 
 BLOCK = 1 << 20
 PAGE = 1_000
 WHEN = "2024-01-01T00:00:00.000Z"
 WHEN_HTTP = "Mon, 01 Jan 2024 00:00:00 GMT"
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """An object: how large it was, and its bytes where they were kept or lie in a file."""
-
-    size: int
-    etag: str
-    body: bytes | None = None
-    path: Path | None = None
-
-
-@dataclass
-class Store:
-    """Everything the server knows."""
-
-    folder: Path | None
-    keep: int
-    objects: dict[str, Stored] = field(default_factory=dict)
-    uploads: dict[str, dict[int, Stored]] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def find(self, key: str) -> Stored | None:
-        bucket, _, rest = key.partition("/")
-        if bucket == SOURCE and self.folder is not None:
-            path = self.folder / rest
-            if not rest or ".." in path.parts or not path.is_file():
-                return None
-            there = path.stat()
-            return Stored(there.st_size, f"{there.st_mtime_ns:x}-{there.st_size:x}", path=path)
-        return self.objects.get(key)
-
-    def list(self, bucket: str, prefix: str) -> Iterator[tuple[str, Stored]]:
-        if bucket == SOURCE and self.folder is not None:
-            names = [str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()]
-            found = {f"{SOURCE}/{name}": self.find(f"{SOURCE}/{name}") for name in names}
-        else:
-            found = dict(self.objects)
-        for key in sorted(found):
-            there = found[key]
-            if key.startswith(f"{bucket}/{prefix}") and there is not None:
-                yield key.partition("/")[2], there
-
-
-class Refusal(Exception):
-    """An error as S3 tells it."""
-
-    def __init__(self, status: int, code: str) -> None:
-        super().__init__(code)
-        self.status, self.code = status, code
 
 
 def serve(certificate: Path, folder: Path | None, keep: int) -> None:
@@ -234,8 +180,8 @@ class _Handler(BaseHTTPRequestHandler):
                 pass
             return size, None
         body = b"".join(bytes(block) for block in blocks)
-        body = _undone(body) if encoded else body
-        _check(body, headers)
+        body = unchunked(body) if encoded else body
+        check_sums(body, headers)
         return len(body), body
 
     def _plain(self, left: int) -> Iterator[memoryview]:
@@ -303,22 +249,3 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(length))
         self.end_headers()
-
-
-def _undone(body: bytes) -> bytes:
-    """The content of an `aws-chunked` body."""
-    parts, at = list[bytes](), 0
-    while True:
-        line = body.index(b"\r\n", at)
-        size = int(body[at:line].split(b";")[0], 16)
-        if not size:
-            return b"".join(parts)
-        parts.append(body[line + 2 : line + 2 + size])
-        at = line + 2 + size + 2
-
-
-def _check(body: bytes, headers: Message) -> None:
-    for name, way in (("x-amz-checksum-sha256", hashlib.sha256), ("Content-MD5", hashlib.md5)):
-        told = headers.get(name)
-        if told is not None and told != base64.b64encode(way(body).digest()).decode():
-            raise Refusal(400, "BadDigest")

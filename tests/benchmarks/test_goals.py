@@ -1,11 +1,13 @@
 """Goals are judged by medians, and what was not measured is said to be so."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.__main__ import WORKS
 from benchmarks.goals import GOALS, judged
 from benchmarks.report import MARKS
 
@@ -60,6 +62,14 @@ def test_every_goal_of_the_issue_s_table_is_there() -> None:
         "W2": 5, "W2g": 3, "W1": 4, "W3": 4, "W4": 2, "W5a": 2, "W5b": 2, "W1u": 1, "W6": 5,
         "start": 2, "memory": 5, "ledger": 4,
     }  # fmt: skip
+
+
+def test_the_document_has_a_place_for_figures_and_names_all_the_work() -> None:
+    document = (ROOT / "docs" / "performance.md").read_text()
+
+    assert document.index(MARKS[0]) < document.index(MARKS[1])
+    for name in WORKS:
+        assert re.search(rf"^\|.*\b{name}\b.*\|", document, re.MULTILINE), name
 
 
 def test_the_report_replaces_what_stands_between_the_marks_of_a_document(tmp_path: Path) -> None:
