@@ -83,6 +83,19 @@ class PartitionDone:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetUsed:
+    """What one activity of a slot (`name`) took of its memory budget while it worked on a partition."""
+
+    partition: int
+    name: str
+    peak_bytes: int
+    waits: int
+    """How often something had to wait for room in `pipeline.memory_bytes`."""
+    waited_s: float
+    """Together, over threads that may have waited at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionFailed:
     partition: int
     error: str
@@ -133,6 +146,7 @@ Event: TypeAlias = (
     | ShardCommitted
     | ItemFailed
     | PartitionDone
+    | BudgetUsed
     | PartitionFailed
     | SlotLost
     | Notice

@@ -81,6 +81,7 @@ OTHER_CHANGES: list[dict[str, Any]] = [
     {"upload_concurrency": 9},
     {"staging_dir": "/somewhere"},
     {"staging_bytes": "1GB"},
+    {"memory_bytes": "1GB"},
     {"hang_timeout_s": 5},
     {"max_failures": 1},
     {"allow_empty": True},

@@ -1,13 +1,15 @@
 """Bytes in flight stay within their budget, and whoever waits gets on, in order, or is told to stop."""
 
+import pickle
 import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from data_bridge.utils.budget import ByteBudget, Usage
+from data_bridge.utils.budget import SLOT_BYTES, ByteBudget, Usage, slot_bytes, usable_memory
 
 WAIT_S = 20.0
 
@@ -205,3 +207,54 @@ def test_many_threads_never_hold_more_than_the_total_and_all_end(pool: ThreadPoo
 def test_a_budget_of_nothing_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="0 bytes"):
         ByteBudget(0)
+
+
+def test_a_copy_in_another_process_counts_for_itself() -> None:
+    budget = ByteBudget(100)
+    budget.account("read").acquire(60)
+
+    copy = pickle.loads(pickle.dumps(budget))
+
+    assert (copy.total, copy.held) == (100, 0)
+
+
+@pytest.mark.parametrize(
+    ("total", "slots", "usable", "each"),
+    [
+        (None, 1, 64 << 30, SLOT_BYTES),
+        (None, 4, 4 << 30, 256 << 20),
+        (None, 64, 1 << 30, 4 << 20),
+        (100_000_000, 4, 1 << 30, 25_000_000),
+        (8_000_000_000, 2, 1 << 30, 4_000_000_000),
+        (1, 2, 1 << 30, 1 << 20),
+    ],
+)
+def test_slots_share_what_the_run_may_have(total: int | None, slots: int, usable: int, each: int) -> None:
+    assert slot_bytes(total, slots, usable) == each
+
+
+@pytest.mark.parametrize(
+    ("files", "usable"),
+    [
+        ({}, 4 << 30),
+        ({"proc/meminfo": "MemFree: 1 kB\nMemTotal:       2097152 kB\n"}, 2 << 30),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/memory.max": "1000000\n"}, 1_000_000),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/memory.max": "max\n"}, 4 << 30),
+        (
+            {
+                "proc/self/cgroup": "5:cpu:/x\n4:memory:/docker/y\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "5000000",
+                "sys/fs/cgroup/memory.max": "1",
+            },
+            5_000_000,
+        ),
+    ],
+)
+def test_usable_memory_is_the_machines_or_what_a_cgroup_leaves(
+    tmp_path: Path, files: dict[str, str], usable: int
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    assert usable_memory(tmp_path) == usable

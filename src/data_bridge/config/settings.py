@@ -199,6 +199,13 @@ class PipelineSettings(Section):
         None, byte=False, description="where shards wait for upload; default: the user's cache folder"
     )
     staging_bytes: Size = _field(20_000_000_000, byte=False, gt=0, description="most bytes that may wait there")
+    memory_bytes: Size | None = _field(
+        None,
+        byte=False,
+        gt=0,
+        description="most bytes in flight of the whole run (ranges read ahead, batches, parts sent), shared by the workers; "
+        "default: 512 MB for each, at most a quarter of the memory",
+    )
     hang_timeout_s: float = _field(300.0, byte=False, gt=0, description="a worker silent for this long is replaced")
 
     @model_validator(mode="after")

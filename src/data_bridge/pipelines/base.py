@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_bridge.config import Settings
 from data_bridge.errors import BridgeError, ConfigError, ConflictError, Fenced, IntegrityError, StoreError
-from data_bridge.events import PartitionClaimed, PartitionDone
+from data_bridge.events import BudgetUsed, PartitionClaimed, PartitionDone
 from data_bridge.io.sources.stream import SampleStream
 from data_bridge.model.manifest import Manifest
 from data_bridge.model.plan import Generation, Part, Partition, Plan
@@ -22,6 +22,7 @@ from data_bridge.pipelines.process import PartitionRun
 from data_bridge.pipelines.staging import Staging, foreign, staging_base
 from data_bridge.pipelines.writers import writer_class
 from data_bridge.utils import claims
+from data_bridge.utils.budget import Budgeted, ByteBudget, slot_bytes, usable_memory
 from data_bridge.utils.files import sha256_of
 from data_bridge.utils.progress import Ledger, PartitionLog, ProgressTracker, dump
 
@@ -43,7 +44,11 @@ class Pipeline:
     def __init__(self, settings: Settings, store: ObjectStore, *, plan: Plan | None = None, slots: int = 1) -> None:
         self.settings = settings
         self.store = store
-        self.stream = SampleStream(settings)
+        self.budget = ByteBudget(slot_bytes(settings.pipeline.memory_bytes, slots, usable_memory()))
+        """What everything in flight in this slot draws on."""
+        self.stream = SampleStream(settings, budget=self.budget)
+        if isinstance(store, Budgeted):
+            store.draw_on(self.budget)
         self._plan = plan
         self._slots = slots
         self._probed = False
@@ -151,6 +156,8 @@ class Pipeline:
             return self._attempt(part, tracker, control)
         finally:
             tracker.release()
+            for used in self.budget.usage():
+                control.emit(BudgetUsed(part.partition.index, used.name, used.peak_bytes, used.waits, used.waited_s))
 
     def _attempt(self, part: Part, tracker: ProgressTracker, control: Control) -> bool:
         pipeline, generation, partition = self.settings.pipeline, self.plan.first, part.partition

@@ -9,6 +9,46 @@ from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Protocol, runtime_checkable
+
+SLOT_BYTES = 512_000_000
+"""What a slot has in flight at most, unless told otherwise."""
+_LEAST_BYTES = 1 << 20
+_UNKNOWN_BYTES = 4 << 30
+
+
+def slot_bytes(total: int | None, slots: int, usable: int) -> int:
+    """The budget of each of `slots` slots out of `total` for all, by default out of a quarter of the usable memory."""
+    share = (usable // 4 if total is None else total) // slots
+    return max(_LEAST_BYTES, share if total is not None else min(SLOT_BYTES, share))
+
+
+def usable_memory(root: Path = Path("/")) -> int:
+    """Bytes of memory this process may use: the machine's, or fewer when a cgroup limits it."""
+    lines = (root / "proc/meminfo").read_text().splitlines() if (root / "proc/meminfo").is_file() else []
+    machine = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal:")), _UNKNOWN_BYTES)
+    return min([machine, *_limits(root)])
+
+
+def _limits(root: Path) -> Generator[int]:
+    """Memory limits of our cgroup and the ones above it, in every hierarchy that may hold one."""
+    own = root / "proc/self/cgroup"
+    for line in own.read_text().splitlines() if own.is_file() else ():
+        number, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        if number == "0" and not controllers:
+            tops, name = [root / "sys/fs/cgroup", root / "sys/fs/cgroup/unified"], "memory.max"
+        elif "memory" in controllers.split(","):
+            tops, name = [root / "sys/fs/cgroup/memory"], "memory.limit_in_bytes"
+        else:
+            continue
+        # inside a container the path may be the host's, so only the top of it exists
+        path = PurePosixPath(group.lstrip("/"))
+        for file in (top / part / name for top in tops for part in (path, *path.parents)):
+            text = file.read_text().strip() if file.is_file() else ""
+            if text.isdigit():
+                yield int(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +97,13 @@ class ByteBudget:
             for tally in self._tallies.values():
                 tally.peak, tally.waits, tally.waited_s = tally.held, 0, 0.0
             return found
+
+
+@runtime_checkable
+class Budgeted(Protocol):
+    """What can be told which budget to draw on."""
+
+    def draw_on(self, budget: ByteBudget) -> None: ...
 
 
 class Account:

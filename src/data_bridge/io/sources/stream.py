@@ -14,6 +14,7 @@ from data_bridge.io.transport import Transport
 from data_bridge.model.batch import Batch, Token
 from data_bridge.model.plan import Partition
 from data_bridge.model.source import FilePiece, Probe, SourceFile
+from data_bridge.utils.budget import ByteBudget
 
 HUB = "huggingface"
 
@@ -42,10 +43,11 @@ class SampleStream:
     there, and a SourceError in `read`.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, budget: ByteBudget | None = None) -> None:
+        """`budget` bounds what is read ahead; without one the reader has its own."""
         self._settings = settings
         self._pipeline = settings.pipeline
-        self.transport = Transport(settings)
+        self.transport = Transport(settings, budget=budget)
 
     def listing(self) -> Listing:
         """Every file of the source with its identity as of now.
