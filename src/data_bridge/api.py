@@ -9,6 +9,8 @@ from data_bridge.engine.base import EngineReport
 from data_bridge.engine.drive import drive, refuse_too_many_failures
 from data_bridge.errors import FatalError
 from data_bridge.events import (
+    BudgetUsed,
+    Event,
     Observer,
     RunFinalized,
     RunPlanned,
@@ -64,8 +66,9 @@ def run_pipeline(
     refuse_too_many_failures(settings, logs)
     observer(_planned(run_plan, store, logs))
     report = EngineReport({})
+    waits = _Waits(observer)
     if not _finished(logs):
-        report = drive(pipeline, logs, observer, workers=workers, takeover=Takeover(steal=steal))
+        report = drive(pipeline, logs, waits, workers=workers, takeover=Takeover(steal=steal))
         logs = pipeline.logs()
     # a run that was overtaken by another, or told to stop, may find everything done all the same
     if not _finished(logs):
@@ -89,6 +92,7 @@ def run_pipeline(
         seconds=time.monotonic() - started,
         resumed=resumed,
         peak_bytes=report.peak_bytes,
+        memory_waited_s=waits.seconds,
     )
 
 
@@ -164,6 +168,19 @@ def _planned(run_plan: Plan, store: ObjectStore, logs: Mapping[int, PartitionLog
 
 def _finished(logs: Mapping[int, PartitionLog]) -> bool:
     return all(log.done is not None for log in logs.values())
+
+
+class _Waits:
+    """Passes events on, and adds up how long slots waited for memory."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self.seconds = 0.0
+
+    def __call__(self, event: Event, /) -> None:
+        if isinstance(event, BudgetUsed):
+            self.seconds += event.waited_s
+        self._observer(event)
 
 
 def _interrupted(pipeline: Pipeline, started: float, *, resumed: bool) -> RunReport:

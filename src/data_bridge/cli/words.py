@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from data_bridge.model.report import PlanReport, RunReport, StatusReport, VerifyReport
 
 SHORTEST_SECRET = 6
+SIGNIFICANT_WAIT = 0.1
+"""Of the run's time: shorter waits for memory are not worth a word."""
 _hidden: set[str] = set()
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>|]+")
 
@@ -116,6 +118,11 @@ def result(report: "RunReport", command: str) -> str:
     lines = [f"{report.status.replace('_', ' ')}: {amount}, {report.seconds:.1f} s"]
     if report.failed:
         lines.append(f"failed:      {report.failed:,} samples, listed in the manifest's failure files")
+    if report.memory_waited_s > SIGNIFICANT_WAIT * report.seconds:
+        lines.append(
+            f"memory:      {report.memory_waited_s:.1f} s of waiting for room, over all threads: "
+            "a larger pipeline.memory_bytes may be faster"
+        )
     lines += [
         f"dataset:     {report.destination}",
         f"manifest:    {report.manifest}",

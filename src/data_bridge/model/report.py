@@ -25,6 +25,8 @@ class RunReport:
     resumed: bool = False
     """Whether an earlier run had done part of it."""
     peak_bytes: int = 0
+    memory_waited_s: float = 0.0
+    """How long its threads together waited for room in `pipeline.memory_bytes`."""
 
     @property
     def exit_code(self) -> int:
