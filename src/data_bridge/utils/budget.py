@@ -113,6 +113,7 @@ class Account:
         self._pool = pool
         self._tally = tally
         self._held = 0
+        self._line: deque[object] = deque()
         self._closed = False
         self._refused_at_s: float | None = None
 
@@ -124,7 +125,7 @@ class Account:
     def acquire(self, size: int) -> bool:
         """Wait until `size` bytes fit, and hold them. False when the account is or gets closed: nothing is held then."""
         with self._pool.changed:
-            if not self._closed and self._held and (self._pool.line or not self._pool.fits(size)):
+            if not self._closed and (self._held or self._line) and (self._pool.line or not self._pool.fits(size)):
                 self._wait(size)
             return self._take(size)
 
@@ -132,7 +133,7 @@ class Account:
         """Hold `size` bytes if that needs no waiting. From a refusal to the next success counts as one wait."""
         pool = self._pool
         with pool.changed:
-            if self._held and (pool.line or not pool.fits(size)):
+            if (self._held or self._line) and (pool.line or not pool.fits(size)):
                 if self._refused_at_s is None and not self._closed:
                     self._refused_at_s = pool.clock()
                     self._tally.waits += 1
@@ -170,9 +171,17 @@ class Account:
     def _wait(self, size: int) -> None:
         pool, ticket = self._pool, object()
         began_s = pool.clock()
-        pool.line.append(ticket)
-        pool.changed.wait_for(lambda: self._closed or not self._held or (pool.line[0] is ticket and pool.fits(size)))
-        pool.line.remove(ticket)
+        for line in (pool.line, self._line):
+            line.append(ticket)
+        pool.changed.wait_for(
+            lambda: (
+                self._closed
+                or (not self._held and self._line[0] is ticket)
+                or (pool.line[0] is ticket and pool.fits(size))
+            )
+        )
+        for line in (pool.line, self._line):
+            line.remove(ticket)
         pool.changed.notify_all()
         self._tally.waits += 1
         self._tally.waited_s += pool.clock() - began_s
