@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from support.seaweed import Seaweed
 from support.tls import authority
 
 from data_bridge import api
-from data_bridge.config import S3Settings, Settings
+from data_bridge.config import S3Settings, Settings, load_settings, overridden
 from data_bridge.errors import BridgeError, ConfigError, DataError, RetryableError
 from data_bridge.events import Event, Notice
 from data_bridge.model.bench import BenchReport
@@ -134,6 +135,32 @@ def test_a_source_on_the_web_is_measured(source: Path, tmp_path: Path, monkeypat
     assert read.bytes_s / read.samples_s == pytest.approx(source.stat().st_size / SAMPLES, rel=1e-3)
     assert report.samples == SAMPLES
     assert report.first_samples_s > 0
+
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.*"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+def test_every_local_example_can_be_measured(
+    path: Path, tmp_path: Path, staging: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = load_settings(path, dict.fromkeys(re.findall(r"\$\{(\w+)\}", path.read_text()), "xxxx"))
+    if "://" in str(found.pipeline.input_uri):
+        return
+    monkeypatch.chdir(path.parents[1])
+    elsewhere = overridden(found, output_uri=str(tmp_path / "out"), staging_dir=staging, workers=0)
+
+    report = api.bench(elsewhere, seconds=QUICK_S, use_store=False)
+
+    assert report.samples in (40, 1692)
+    assert {"read", "pack"} <= {part.name for part in report.parts}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_the_samples_within_the_limit_are_expected(source: Path, tmp_path: Path) -> None:
+    report = api.bench(settings(source, tmp_path / "out", limit=70), seconds=QUICK_S, use_store=False)
+
+    assert report.samples == 70
 
 
 def test_bytes_of_a_compressed_source_are_the_stored_ones(source: Path, tmp_path: Path) -> None:

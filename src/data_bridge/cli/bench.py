@@ -54,9 +54,10 @@ def told(report: "BenchReport") -> str:
             *_run(report),
             ("bottleneck", f"{report.bottleneck}: {report.why}"),
             *_advice(report),
+            ("latency", _latency(report)),
             ("memory", _memory(report)),
             ("staging", f"{report.staging}, {size(report.staging_free_bytes)} free"),
-            *(("note", note) for note in report.notes),
+            *(("note", note) for note in _notes(report)),
         ),
     ]
     return "\n".join(lines)
@@ -92,6 +93,21 @@ def _advice(report: "BenchReport") -> list[tuple[str, str]]:
         faster = f"  (about {advice.speedup:.1f}x as fast)" if advice.speedup is not None else ""
         lines += [("change" if number == 0 else "", advice.change + faster), ("", f"  {advice.why}")]
     return lines
+
+
+def _latency(report: "BenchReport") -> str:
+    first = f"first samples after {1000 * report.first_samples_s:,.0f} ms"
+    return first + (f", a record at the destination {1000 * report.record_s:,.0f} ms" if report.record_s else "")
+
+
+def _notes(report: "BenchReport") -> list[str]:
+    sent = report.sent_file_bytes
+    if sent is None or sent >= report.shard_bytes / 2:
+        return [*report.notes]
+    return [
+        *report.notes,
+        f"uploaded were files of {size(sent)}, shards of a run have about {size(report.shard_bytes)}",
+    ]
 
 
 def _memory(report: "BenchReport") -> str:

@@ -5,7 +5,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from data_bridge.measure.packing import Kept
 from data_bridge.model.store import ObjectStore
 from data_bridge.utils.files import sha256_of
 
+BEAT_S = 1.0
 RECORDS = 10
 RECORD = b'{"kind":"shard"}'.ljust(600)
 """As long as most records of the ledger."""
@@ -47,6 +48,8 @@ class SendingWork:
         cpu_s = time.process_time()
         with ThreadPoolExecutor(self.concurrency, thread_name_prefix="bench") as pool:
             loops = [pool.submit(self._loop, number, control) for number in range(self.concurrency)]
+            while wait(loops, timeout=BEAT_S).not_done:
+                control.beat()  # an upload has time limits of its own
             sent = [loop.result() for loop in loops]
         control.emit(
             Measured(
@@ -66,7 +69,6 @@ class SendingWork:
             file = self.files[number % len(self.files)]
             took.append((file.size, send(self.store, f"{self.prefix}/{secrets.token_hex(8)}", file, self.staging)))
             number += self.concurrency
-            control.beat()
         # the first one made the connection
         counted = took[1:] or took
         return sum(size for size, _ in counted), sum(seconds for _, seconds in counted)

@@ -67,7 +67,7 @@ class BenchReport:
     staging: str
     staging_free_bytes: int
     sent_file_bytes: int | None
-    """Size of the files that were uploaded, where it was not that of a shard."""
+    """Size of the largest file that was uploaded; None where none was."""
     shard_bytes: int
     """About what a shard of the run has."""
     measured_s: float
