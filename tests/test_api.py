@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,8 +21,11 @@ from data_bridge.config import Settings
 from data_bridge.errors import BusyError, ConfigError, ConflictError, DataError
 from data_bridge.events import Event, Notice, RunFinalized, RunPlanned, ShardCommitted
 from data_bridge.model.shards import Claim
+from data_bridge.pipelines.fresh import made_here
+from data_bridge.storage import open_store
 from data_bridge.storage.local import LocalStore
 from data_bridge.utils.claims import _started, this_host
+from data_bridge.utils.files import partial_path
 from data_bridge.utils.progress import dump
 
 
@@ -203,6 +207,44 @@ def test_fresh_starts_over(source: Path, out: Path) -> None:
     assert report.shards == 3
     assert not report.resumed
     assert sorted(p.name for p in out.glob("*.tar")) == ["000000.tar", "000001.tar", "000002.tar"]
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("webdataset", {}),
+        ("webdataset", {"output_format": "tar.zst"}),
+        ("litdata", {}),
+        ("litdata", {"compression": "zstd"}),
+    ],
+)
+@pytest.mark.parametrize("partition_bytes", [1_000, 10_000_000])
+def test_fresh_deletes_the_shards_of_every_format(
+    source: Path, out: Path, name: str, more: dict[str, Any], partition_bytes: int
+) -> None:
+    before = settings(source, out, name=name, partition_bytes=partition_bytes, **more)
+    api.run_pipeline(before)
+    shards = {s["path"] for s in json.loads((out / "manifest.json").read_text())["shards"]}
+    assert shards <= set(made_here(open_store(str(out), before)))
+
+    api.run_pipeline(settings(source, out, name=name, samples_per_shard=1_000, **more), fresh=True)
+
+    assert len([p for p in out.iterdir() if p.suffix not in (".json", ".txt") and p.is_file()]) == 1
+
+
+def test_a_finished_run_sweeps_up_what_a_killed_one_left_half_written(source: Path, out: Path) -> None:
+    api.run_pipeline(settings(source, out))
+    left = [partial_path(out / "manifest.json", "dead"), partial_path(out / "_bridge" / "x.json", "dead")]
+    young = partial_path(out / "shards.txt", "alive")
+    for path in (*left, young):
+        path.write_bytes(b"half")
+    for path in left:
+        os.utime(path, (1_000_000, 1_000_000))
+
+    api.run_pipeline(settings(source, out))
+
+    assert not any(path.exists() for path in left)
+    assert young.exists()
 
 
 def test_fresh_deletes_nothing_that_is_not_ours(source: Path, out: Path) -> None:

@@ -84,6 +84,15 @@ class ShardWriterContract:
     def encode(self, writer: ShardWriter, rows: Sequence[Row], first: int = 0) -> Encoded:
         return writer.encode(DictRows(rows), index_keys(len(rows), first))
 
+    @pytest.mark.parametrize("prefix", ["", "00012-"])
+    @pytest.mark.parametrize("part", [0, 3])
+    def test_its_shards_are_known_by_their_names(self, writer: ShardWriter, prefix: str, part: int) -> None:
+        name = writer.shard_name(prefix, 1_234_567, part, 6)
+
+        assert writer.shard_names.fullmatch(name)
+        for other in ("manifest.json", "shards.txt", "notes.tar", f"my-{name}", f"{name}.partial"):
+            assert not writer.shard_names.fullmatch(other)
+
     def test_bytes_do_not_depend_on_the_batches(self, writer: ShardWriter, tmp_path: Path) -> None:
         rows, results = self.rows(700), set()
         for number, size in enumerate((700, 1, 7, 256, 300)):

@@ -163,19 +163,19 @@ def test_partial_names_are_recognised_exactly(name: str, partial: bool) -> None:
     assert is_partial(name) is partial
 
 
-def test_a_sweep_takes_only_the_files_of_its_attempt(tmp_path: Path) -> None:
-    mine, other = partial_path(tmp_path / "x" / "a.tar", "me"), partial_path(tmp_path / "a.tar", "you")
+def test_a_sweep_takes_partial_files_that_nobody_writes_any_more(tmp_path: Path) -> None:
+    old, new = partial_path(tmp_path / "x" / "a.tar", "me"), partial_path(tmp_path / "a.tar", "you")
     shard, foreign = tmp_path / "x" / "b.tar", tmp_path / "notes.partial"
     (tmp_path / "x").mkdir()
-    for path in (mine, other, shard, foreign):
+    for path in (old, new, shard, foreign):
         path.write_bytes(b"x")
+    for path in (old, shard, foreign):
+        os.utime(path, (1_000_000, 1_000_000))
 
-    assert sorted(partials(tmp_path)) == sorted([(mine, "me"), (other, "you")])
-    assert sweep_partials(tmp_path, "me") == [mine]
-    assert sweep_partials(tmp_path, older_than_s=3600) == []
-    assert sweep_partials(tmp_path) == [other]
+    assert sorted(partials(tmp_path)) == sorted([old, new])
+    assert sweep_partials(tmp_path) == [old]
 
-    assert names(tmp_path) == ["notes.partial", "x/b.tar"]
+    assert names(tmp_path) == sorted([new.name, "notes.partial", "x/b.tar"])
 
 
 KILLED_WRITER = """
@@ -218,7 +218,7 @@ def test_a_writer_killed_at_any_step_leaves_the_file_whole_or_absent(tmp_path: P
             break
         assert child.returncode == -signal.SIGKILL, child.stderr
         outcomes.add(content)
-        sweep_partials(tmp_path)
+        sweep_partials(tmp_path, older_than_s=0.0)
         assert [name for name in names(tmp_path) if "partial" in name] == []
     else:
         pytest.fail("the writer was killed at every step")

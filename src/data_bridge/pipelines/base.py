@@ -23,7 +23,7 @@ from data_bridge.pipelines.staging import Staging, foreign, staging_base
 from data_bridge.pipelines.writers import writer_class
 from data_bridge.utils import claims
 from data_bridge.utils.budget import Budgeted, ByteBudget, slot_bytes, usable_memory
-from data_bridge.utils.files import sha256_of
+from data_bridge.utils.files import sha256_of, sweep_partials
 from data_bridge.utils.progress import Ledger, PartitionLog, ProgressTracker, dump
 
 OpenStore = Callable[[Settings], ObjectStore]
@@ -239,12 +239,14 @@ class Pipeline:
         """Publish indexes and manifest. Raises when something recorded is missing or a partition is unfinished."""
         writer = self._writer_class(self.settings.pipeline, self.plan.first.writer)
         manifest = finalize(self.store, self.plan, self.logs(), writer)
-        self._remove_staging()
+        self._tidy()
         return manifest
 
-    def _remove_staging(self) -> None:
-        """Nothing waits any more: everything is committed, and what an attempt that died left is of no use."""
+    def _tidy(self) -> None:
+        """Nothing waits any more: everything is committed, and what attempts that died left is of no use."""
         shutil.rmtree(self.staging_root(), ignore_errors=True)
+        if self.store.local_root is not None:
+            sweep_partials(self.store.local_root)
 
     def position(self, index: int) -> str:
         """Where a partition's cursor stands in the source, for a person; "" when it cannot be told."""

@@ -1,6 +1,5 @@
 """`--fresh`: take away what an earlier run made at a destination, in an order that never leaves a lie behind."""
 
-import re
 import shutil
 from contextlib import suppress
 
@@ -12,11 +11,11 @@ from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
 from data_bridge.pipelines.single_writer import WRITER_KEY
 from data_bridge.pipelines.staging import foreign
+from data_bridge.pipelines.writers import WRITERS, writer_class
 from data_bridge.utils import claims
 from data_bridge.utils.progress import Ledger, parsed
 
 INDEXES = ("shards.txt", "index.json")
-_SHARD = re.compile(r"(chunk-0-)?(\d+-)?\d+(_\d+)?\.(tar|tar\.gz|tar\.zst|bin|zstd\.bin)")
 
 
 def made_here(store: ObjectStore) -> list[str]:
@@ -35,7 +34,8 @@ def made_here(store: ObjectStore) -> list[str]:
             )
         return []
     keys = [o.key for o in store.list()]
-    ours = [key for key in keys if key in INDEXES or _SHARD.fullmatch(key)]
+    patterns = [writer_class(name).shard_names for name in WRITERS]
+    ours = [key for key in keys if key in INDEXES or any(names.fullmatch(key) for names in patterns)]
     below = [key for key in keys if key.startswith("_bridge/") and key != planning.IDENTITY_KEY]
     manifest = [MANIFEST_KEY] if MANIFEST_KEY in keys else []
     return [*manifest, *ours, *sorted(below, reverse=True), planning.IDENTITY_KEY]

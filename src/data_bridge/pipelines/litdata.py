@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -40,6 +41,7 @@ class LitDataWriter:
     """
 
     name: ClassVar[str] = "litdata"
+    shard_names: ClassVar[re.Pattern[str]] = re.compile(r"chunk-\d+-\d+(_\d+)?(\.zstd)?\.bin")
 
     def __init__(self, settings: PipelineSettings, frozen: Mapping[str, Any]) -> None:
         self._leaves = tuple(Leaf(**leaf) for leaf in frozen["leaves"])

@@ -1,5 +1,6 @@
 """Shards for WebDataset readers: tar files whose bytes depend on the samples alone."""
 
+import re
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -33,6 +34,7 @@ class WebDatasetWriter:
     """
 
     name: ClassVar[str] = "webdataset"
+    shard_names: ClassVar[re.Pattern[str]] = re.compile(r"(\d+-)?\d+(_\d+)?\.tar(\.gz|\.zst)?")
 
     def __init__(self, settings: PipelineSettings, frozen: Mapping[str, Any]) -> None:
         self._format = settings.output_format

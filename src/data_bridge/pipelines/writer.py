@@ -1,5 +1,6 @@
 """What a shard format promises."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -17,6 +18,8 @@ class ShardWriter(Protocol):
     """
 
     name: ClassVar[str]
+    shard_names: ClassVar[re.Pattern[str]]
+    """Every name that `shard_name` gives, whatever the settings."""
 
     def __init__(self, settings: PipelineSettings, frozen: Mapping[str, Any]) -> None: ...
 

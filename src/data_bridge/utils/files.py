@@ -13,6 +13,8 @@ from typing import BinaryIO
 from data_bridge.errors import DiskFullError, FatalError
 
 PARTIAL_NAME = re.compile(r"\.(?P<name>.+)\.(?P<token>[0-9A-Za-z_-]+)\.partial")
+ABANDONED_S = 3600.0
+"""No file is written for so long: a partial one of this age was left by a process that died."""
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
@@ -146,27 +148,19 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def partials(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Partial files under a folder, at any depth, with their tokens."""
+def partials(folder: Path) -> Iterator[Path]:
+    """Partial files under a folder, at any depth."""
     for place, _, names in os.walk(folder):
-        for name in names:
-            if match := PARTIAL_NAME.fullmatch(name):
-                yield Path(place, name), match["token"]
+        yield from (Path(place, name) for name in names if is_partial(name))
 
 
-def sweep_partials(folder: Path, token: str | None = None, *, older_than_s: float = 0.0) -> list[Path]:
-    """Remove the partial files under `folder` of one attempt, or of all attempts; returns what was removed.
-
-    Files touched within the last `older_than_s` seconds stay: somebody may be writing them.
-    """
+def sweep_partials(folder: Path, *, older_than_s: float = ABANDONED_S) -> list[Path]:
+    """Remove the partial files under `folder` that nobody has touched for so long; returns what was removed."""
     newest_s = time.time() - older_than_s
     swept = []
-    for path, owner in partials(folder):
-        if token is not None and owner != token:
-            continue
+    for path in partials(folder):
         with suppress(FileNotFoundError):
-            if older_than_s and path.stat().st_mtime > newest_s:
-                continue
-            path.unlink()
-            swept.append(path)
+            if path.stat().st_mtime <= newest_s:
+                path.unlink()
+                swept.append(path)
     return sorted(swept)
