@@ -3,6 +3,8 @@
 import gzip
 import json
 import pickle
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +283,34 @@ def test_deeply_nested_lines_are_judged_without_crashing() -> None:
     deep = b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
     assert "not JSON" in (why_not_an_object(deep) or "")
+
+
+@pytest.fixture(params=[300, 20_000])
+def recursion(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Room on the stack for few levels more than the tests take, or for very many."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(request.param)
+    yield
+    sys.setrecursionlimit(before)
+
+
+@pytest.mark.usefixtures("recursion")
+@pytest.mark.parametrize("alone", [True, False])
+def test_how_deep_a_line_may_be_does_not_depend_on_the_process(*, alone: bool) -> None:
+    def line(levels: int) -> bytes:
+        return b'{"a": ' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}\n"
+
+    def failures(content: bytes) -> list[RowFailure]:
+        transport = MemoryTransport({URI: content})
+        batches = Jsonl(SourceOptions(), transport).read([FilePiece(SourceFile(uri=URI, size=len(content)))], None)
+        return [failure for batch in batches for failure in batch.failures]
+
+    flat = b'{"a": [' + b'[1, "[{\\"["], ' * 2_000 + b"{}]}\n"
+    more = b"" if alone else b'{"b": 1}\n'
+
+    assert failures(more + line(1_024) + flat + more) == []
+    (failure,) = failures(more + line(1_025) + more)
+    assert failure.reason == "not JSON: depth limit exceeded: line 1 column 1031 (char 1030)"
 
 
 def test_extents_of_a_remote_file_cost_no_request() -> None:

@@ -1,6 +1,7 @@
 """JSON lines: every line is checked to be one UTF-8 JSON object and handed on as the bytes it is."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,8 +30,11 @@ from data_bridge.io.sources.observed import PROBE_FILES, observe
 from data_bridge.model.batch import Batch, LineRows, RowFailure, Token
 from data_bridge.model.source import FilePiece, Probe, SourceFile
 
+MOST_LEVELS = 1024
+"""Values nested deeper are refused, as orjson refuses them: what msgspec takes differs with the stack of the process."""
 _LINES_TO_JUDGE = 10
-_OPEN, _CLOSE = ord("{"), ord("}")
+_PIECE_BYTES = 1 << 16
+_OPEN, _CLOSE, _OPEN_ARRAY = ord("{"), ord("}"), ord("[")
 
 
 class _AnyObject(msgspec.Struct):
@@ -138,6 +142,11 @@ def all_objects(lines: LineRows) -> bool:
     if (every[lines.starts] != _OPEN).any() or (every[lines.ends - 1] != _CLOSE).any():
         return False
     text = lines.data[int(lines.starts[0]) : int(lines.ends[-1])]
+    long = np.flatnonzero(lines.ends - lines.starts > 2 * MOST_LEVELS).tolist()
+    if long and _openings(text) > MOST_LEVELS:
+        found = (lines.data[lines.starts[i] : lines.ends[i]] for i in long)
+        if any(_too_deep(line) for line in found):
+            return False
     try:
         return (text.isascii() or bool(text.decode())) and len(_OBJECTS.decode_lines(text)) == len(lines)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -161,7 +170,29 @@ def why_not_an_object(line: bytes) -> str | None:
         return _why_not_parsable(line)
     except msgspec.DecodeError:
         return _why_not_parsable(line) or "not JSON"
-    return None
+    return _why_not_parsable(line) if _too_deep(line) else None
+
+
+def _openings(text: bytes) -> int:
+    """How many braces and brackets open in it: they differ in one bit."""
+    every = np.frombuffer(text, np.uint8)
+    # in pieces, because fresh memory for a whole batch costs more than the counting
+    pieces = (every[at : at + _PIECE_BYTES] for at in range(0, len(every), _PIECE_BYTES))
+    return sum(int(np.count_nonzero(piece & 0xDF == _OPEN_ARRAY)) for piece in pieces)
+
+
+def _too_deep(line: bytes) -> bool:
+    """Whether the values of a line, if it is JSON, are nested deeper than MOST_LEVELS."""
+    if len(line) <= 2 * MOST_LEVELS or _openings(line) <= MOST_LEVELS:
+        return False
+    outside = _TEXT.sub(b"", line) if b"\\" in line else b"".join(line.split(b'"')[::2])
+    brackets = np.frombuffer(outside.translate(None, _NO_BRACKETS), np.uint8)
+    steps = np.where((brackets == _OPEN) | (brackets == _OPEN_ARRAY), np.int8(1), np.int8(-1))
+    return int(np.cumsum(steps, dtype=np.int32).max(initial=0)) > MOST_LEVELS
+
+
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_NO_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 
 
 def _why_not_parsable(line: bytes) -> str | None:
