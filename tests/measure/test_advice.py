@@ -97,6 +97,15 @@ def test_one_file_that_cannot_be_split_is_named_as_the_reason() -> None:
     assert reason(figures, CHOICES) == "1 core reads and packs all the time, 25 % of it reading; there are 4"
 
 
+def test_one_file_that_all_cores_share_is_left_as_it_is() -> None:
+    together = Rate(samples=30_000, bytes=30_000_000, seconds=1, cpu_s=3.8, slots=1)
+    figures = replace(FIGURES, work=(1.0,), pack_all=together)
+    choices = replace(CHOICES, one_stream=True, cuts=(Cut(64_000_000, (1.0,) * 7),))
+
+    assert changes(figures, choices) == []
+    assert reason(figures, choices) == "4 cores read and pack all the time, 25 % of it reading"
+
+
 WAITING = replace(
     FIGURES,
     read=Rate(samples=1000, bytes=500_000, seconds=1, cpu_s=0.1),

@@ -66,6 +66,16 @@ def test_more_slots_than_partitions_pack_no_faster() -> None:
     assert found.limits["records"] == pytest.approx(25_000), "one partition's records wait for each other"
 
 
+def test_slots_that_help_one_with_its_only_partition_are_counted_as_they_were_measured() -> None:
+    together = Rate(samples=30_000, bytes=30_000_000, seconds=1, cpu_s=3.7, slots=1)
+    shared = replace(FIGURES, work=(1.0,), pack_all=together)
+
+    assert forecast(shared).limits["packing"] == pytest.approx(30_000)
+    assert (shared.width, shared.packing_cores) == (1, 4)
+    # with partitions for all, each packs alone, and no better than alone
+    assert forecast(replace(shared, work=(1.0,) * 4, cores=8)).limits["packing"] == pytest.approx(40_000)
+
+
 def test_an_upload_is_never_thought_faster_than_one_that_was_measured() -> None:
     assert sent_at(FIGURES, 12) == Sent(8, 100e6, 1e-9)
     assert sent_at(FIGURES, 1000) == Sent(16, 150e6, 1e-9)

@@ -165,7 +165,9 @@ def _records_reason(figures: Figures, _: Choices) -> str:
 
 
 def _more_slots(figures: Figures, choices: Choices) -> list[Change]:
-    found = [_recut(figures, choices, cut) for cut in choices.cuts if len(cut.work) > len(figures.work)]
+    shared = figures.packing_cores > figures.width  # processes without a partition help those that have one
+    cuts = [] if shared else choices.cuts
+    found = [_recut(figures, choices, cut) for cut in cuts if len(cut.work) > len(figures.work)]
     idle = figures.cores - figures.slots
     if idle > 0 and len(figures.work) > figures.slots:
         found.append(
@@ -189,7 +191,13 @@ def _more_slots(figures: Figures, choices: Choices) -> list[Change]:
                 replace(figures, slots=2 * figures.slots),
             )
         )
-    if choices.one_stream and figures.width < figures.cores and not found and not _waits(figures):
+    if (
+        choices.one_stream
+        and figures.packing_cores < figures.cores
+        and not shared
+        and not found
+        and not _waits(figures)
+    ):
         found.append(
             Change(
                 f"the source: {figures.cores} files or more in place of one",
@@ -229,8 +237,9 @@ def _packing_reason(figures: Figures, choices: Choices) -> str:
     if figures.pack.ready < WAITING:
         return f"{slots} wait{'s' if figures.width == 1 else ''} for the disk that shards are written to ({choices.staging})"
     share = f"{100 * figures.reading_share:.0f} % of it reading"
-    used = "1 core reads and packs" if figures.width == 1 else f"{figures.width} cores read and pack"
-    return f"{used} all the time, {share}" + (f"; there are {figures.cores}" if figures.width < figures.cores else "")
+    used = figures.packing_cores
+    said = "1 core reads and packs" if used == 1 else f"{used} cores read and pack"
+    return f"{said} all the time, {share}" + (f"; there are {figures.cores}" if used < figures.cores else "")
 
 
 # -- the rest -------------------------------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ class _Bench:
         source = self._read()
         one = self._pack(source, slots=1, share=PACK)
         memory = peak_bytes()
-        together = self._pack(source, slots=self._slots, share=PACK_ALL) if self._width > 1 else None
+        together = self._pack(source, slots=self._slots, share=PACK_ALL) if self._slots > 1 else None
         send, record, staging = self._send(one.kept, use_store=use_store)
         figures = self._figures(source, one, together, send, record, staging)
         if one.rate.queued_s > CROWDED * one.rate.seconds:

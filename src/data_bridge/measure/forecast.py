@@ -72,7 +72,7 @@ class Figures:
     start_s: float = 0.0
     """From the beginning of the work to the first samples of the last slot."""
     pack_all: Rate | None = None
-    """The same in as many slots as the run has at work; None where that is one."""
+    """The same as the run does it, with all its processes; None where that is one. `slots` had a partition."""
     sent: tuple[Sent, ...] = ()
     record_s: float | None = None
     """Time to write one record of the ledger."""
@@ -88,6 +88,12 @@ class Figures:
     def parallel(self) -> int:
         """Uploads at the same time in the run."""
         return self.width * self.upload_concurrency
+
+    @property
+    def packing_cores(self) -> int:
+        """Cores that are at work in the run, besides uploads: more than slots where several share a partition."""
+        used = round(self.pack_all.cores) if self.pack_all is not None and self.pack_all.slots == self.width else 0
+        return max(self.width, min(used, self.slots))
 
     @property
     def reading_share(self) -> float:
@@ -144,7 +150,11 @@ def sent_at(figures: Figures, parallel: int) -> Sent | None:
 
 
 def _packing(figures: Figures) -> float:
-    whole = figures.pack.samples_s * figures.width * scaling(figures)
+    together = figures.pack_all
+    if together is not None and together.slots == figures.width:
+        whole = together.samples_s
+    else:
+        whole = figures.pack.samples_s * figures.width * min(1.0, scaling(figures))
     return whole * balance(figures.work, figures.width)
 
 

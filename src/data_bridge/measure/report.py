@@ -36,7 +36,7 @@ def told(figures: Figures, choices: Choices, facts: Facts, notes: Sequence[str],
         destination=facts.destination,
         format=facts.format,
         cores=figures.cores,
-        slots=figures.width,
+        slots=figures.packing_cores,
         partitions=len(figures.work),
         parts=tuple(_parts(figures, now)),
         samples=facts.samples,
@@ -65,10 +65,10 @@ def _parts(figures: Figures, now: Forecast) -> list[BenchPart]:
     read, one, together = figures.read, figures.pack, figures.pack_all
     parts = [
         BenchPart("read", 1, read.samples_s, read.bytes_s or None, read.cores, figures.reading_share * packing),
-        _packed(figures, one, None if together else packing),
+        _packed(figures, one, 1, None if together else packing),
     ]
     if together is not None:
-        parts.append(_packed(figures, together, packing))
+        parts.append(_packed(figures, together, figures.packing_cores, packing))
     for sent in figures.sent:
         cores = sent.cpu_s_per_byte * sent.bytes_s
         busy = now.busy("upload") if sent.parallel == figures.parallel else None
@@ -82,7 +82,5 @@ def _parts(figures: Figures, now: Forecast) -> list[BenchPart]:
     return parts
 
 
-def _packed(figures: Figures, rate: Rate, busy: float | None) -> BenchPart:
-    return BenchPart(
-        "pack", rate.slots, rate.samples_s, rate.samples_s * figures.sample_bytes, rate.cores or None, busy
-    )
+def _packed(figures: Figures, rate: Rate, slots: int, busy: float | None) -> BenchPart:
+    return BenchPart("pack", slots, rate.samples_s, rate.samples_s * figures.sample_bytes, rate.cores or None, busy)
