@@ -133,6 +133,21 @@ def test_a_missing_record_is_an_error_not_a_gap(ledger: Ledger) -> None:
         ledger.load(PARTITION)
 
 
+@pytest.mark.parametrize("content", [b"", b"{}", b"null", b'{"kind":', b'{"kind":"shard"}', b'{"kind":""'])
+@pytest.mark.parametrize("seq", [0, 1, 2])
+def test_a_damaged_record_is_named_and_never_passed_over(ledger: Ledger, seq: int, content: bytes) -> None:
+    tracker = ProgressTracker(ledger, PARTITION)
+    tracker.claim()
+    tracker.append(shard(tracker, 0))
+    tracker.append(shard(tracker, 1))
+    tracker.release()
+    key = f"_bridge/run/ledger/{PARTITION.name}/{seq:06d}.json"
+    ledger.store.put_bytes(key, content)
+
+    with pytest.raises(IntegrityError, match=key):
+        ledger.load(PARTITION)
+
+
 def test_failed_is_not_the_end(ledger: Ledger) -> None:
     tracker = ProgressTracker(ledger, PARTITION)
     tracker.claim()
@@ -148,7 +163,7 @@ def test_failed_is_not_the_end(ledger: Ledger) -> None:
     "record", [Claim(token="t", host=claims.this_host()), ShardRecord(token="t", key=None, cursor=Cursor())]
 )
 def test_records_survive_their_json(record: Claim | ShardRecord) -> None:
-    assert parse(dump(record)) == record
+    assert parse(dump(record), "") == record
 
 
 # -- who holds a partition ------------------------------------------------------------------------------------------

@@ -115,14 +115,16 @@ def test_an_attempt_that_was_taken_over_can_only_write_what_is_there() -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_a_damaged_segment_is_named_and_may_be_deleted() -> None:
+@pytest.mark.parametrize("content", [b"", b"[{}]", b"[{},{},{},{}]", b'[{"kind":"shard"},1,2,3]'])
+def test_a_damaged_segment_is_named_and_may_be_deleted(content: bytes) -> None:
     store = MemoryStore()
     tracker = begun(store)
     commit(tracker, 9)
-    store.objects[SEGMENTS + "000004-000007.json"] = b"[{}]"
+    store.objects[SEGMENTS + "000004-000007.json"] = content
 
-    with pytest.raises(IntegrityError, match=r"segments/p00003/000004-000007\.json"):
+    with pytest.raises(IntegrityError, match=r"segments/p00003/000004-000007\.json") as caught:
         loaded(store)
+    assert caught.value.hint.startswith("delete this one object")
     store.delete(SEGMENTS + "000004-000007.json")
 
     assert loaded(store) == tracker.log

@@ -44,20 +44,20 @@ def dump(document: Document) -> bytes:
 
 
 class _AnyRecord(Document, frozen=True):
-    kind: str = ""
+    kind: str
 
 
 D = TypeVar("D", bound=Document)
 
 
-def parsed(kind: type[D], data: bytes, what: str) -> D:
+def parsed(kind: type[D], data: bytes, what: str, hint: str = "") -> D:
     """A stored document. Raises IntegrityError naming it when it is damaged."""
     try:
         return kind.model_validate_json(data)
     except ValueError as error:
         raise IntegrityError(
             f"{what} is damaged: {error}",
-            hint="restore it from a copy, or start over with --fresh",
+            hint=hint or "restore it from a copy, or start over with --fresh",
         ) from None
 
 
@@ -205,21 +205,29 @@ class Ledger:
         if count == 0:
             return log, []
         newest = self._record(name, count - 1)
-        last = parse(newest)
+        last = parse(newest, self.key(name, count - 1))
         if isinstance(last, Done):
             log.next_seq = count - 1
             log.take(last)
             return log, []
         repeated = [span for span in spans.get(name, []) if span.stop <= count]
-        for records in each(lambda span: [parse(r) for r in self.segments.read(name, span)], repeated):
+        for records in each(lambda span: self._repeated(name, span), repeated):
             log.take_all(records)
         at = repeated[-1].stop if repeated else 0
         tail = [*each(lambda seq: self._record(name, seq), range(at, count - 1)), newest] if at < count else []
-        log.take_all(parse(record) for record in tail)
+        log.take_all(parse(record, self.key(name, seq)) for seq, record in enumerate(tail, at))
         return log, tail
 
+    def _repeated(self, name: str, span: range) -> list[Record | None]:
+        key = self.segments.key(name, span)
+        return [parse(record, key, segments.HINT) for record in self.segments.read(name, span)]
+
+    def key(self, name: str, seq: int) -> str:
+        """Where a record of a partition's log is."""
+        return f"{self.prefix}{name}/{seq:06d}.json"
+
     def _record(self, name: str, seq: int) -> bytes:
-        data = self.store.get(f"{self.prefix}{name}/{seq:06d}.json")
+        data = self.store.get(self.key(name, seq))
         if data is None:
             raise IntegrityError(
                 f"ledger record {name}/{seq:06d} is missing at {self.store.uri}",
@@ -228,14 +236,14 @@ class Ledger:
         return data
 
 
-def parse(data: bytes) -> Record | None:
-    """A record from its bytes; None for a kind made by a later version."""
+def parse(data: bytes, what: str, hint: str = "") -> Record | None:
+    """A record from its bytes; None for a kind made by a later version. Errors are those of `parsed`."""
     try:
         return _RECORDS.decode(data)
     except ValueError:
-        raw = parsed(_AnyRecord, data, "ledger record")
+        raw = parsed(_AnyRecord, data, what, hint)
         kind = _KINDS.get(raw.kind)
-        return parsed(kind, data, "ledger record") if kind else None
+        return parsed(kind, data, what, hint) if kind else None
 
 
 class ProgressTracker:
@@ -294,11 +302,11 @@ class ProgressTracker:
 
     def append(self, record: Record) -> None:
         """Commit one record. Raises Fenced when another attempt has written at this place."""
-        key = f"{self._ledger.prefix}{self.partition.name}/{self.log.next_seq:06d}.json"
+        key = self._ledger.key(self.partition.name, self.log.next_seq)
         data = dump(record)
         if not self._ledger.store.put_if_absent(key, data):
-            data = self._ledger.store.get(key) or b"{}"
-            there = parse(data)
+            data = self._ledger.store.get(key) or b""
+            there = parse(data, key) if data else None
             if there is None or there.token != record.token:
                 raise Fenced(f"partition {self.partition.index} was taken over by another attempt")
         self.log.take(record)

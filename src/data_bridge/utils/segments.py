@@ -14,6 +14,8 @@ from data_bridge.model.store import ObjectStore
 RECORDS = 1000
 """Records that a segment repeats. Its key says which, so that a reader depends on no number."""
 
+HINT = "delete this one object: it repeats records of the ledger that are still there"
+
 
 class Segments:
     """The segments of one run: `<dest>/_bridge/<run>/segments/p00012/000000-000999.json`, each a JSON array of records."""
@@ -35,7 +37,7 @@ class Segments:
 
     def read(self, name: str, span: range) -> list[bytes]:
         """The repeated records as they are stored. Raises IntegrityError when the segment is gone or damaged."""
-        key = self._key(name, span)
+        key = self.key(name, span)
         try:
             records = msgspec.json.decode(self._store.get(key) or b"", type=list[msgspec.Raw])
         except ValueError:
@@ -43,14 +45,15 @@ class Segments:
         if len(records) != len(span):
             raise IntegrityError(
                 f"{key} at {self._store.uri} is damaged",
-                hint="delete this one object: it repeats records of the ledger that are still there",
+                hint=HINT,
             )
         return [bytes(record) for record in records]
 
     def write(self, name: str, first: int, records: Sequence[bytes]) -> None:
         """Repeat consecutive records from number `first` on."""
-        key = self._key(name, range(first, first + len(records)))
+        key = self.key(name, range(first, first + len(records)))
         self._store.put_if_absent(key, b"[" + b",".join(records) + b"]")
 
-    def _key(self, name: str, span: range) -> str:
+    def key(self, name: str, span: range) -> str:
+        """Where a segment is."""
         return f"{self._prefix}{name}/{span.start:06d}-{span.stop - 1:06d}.json"
