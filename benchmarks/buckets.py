@@ -11,7 +11,18 @@ from benchmarks.drivers import write_hashes
 from benchmarks.peers.tars import floor
 from benchmarks.sink import SOURCE, Sink
 from benchmarks.sources import Source
-from benchmarks.work import COMPILED, PEERS_DATASETS, Environment, Place, Way, Work, Wrong, own, run
+from benchmarks.work import (
+    COMPILED,
+    PEERS_DATASETS,
+    Environment,
+    Place,
+    Way,
+    Work,
+    Wrong,
+    cut_as_at_full_size,
+    own,
+    run,
+)
 
 NAMES = ("W5a", "W5b")
 ONLINE = {**COMPILED, "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0"}
@@ -27,7 +38,7 @@ def opened(name: str, scale: float, place: Place) -> Iterator[Work]:
 
         def ours(out: Path) -> list[str]:
             pipeline = {**tars.pipeline(source, per_shard, "s3://ours/"), "input_uri": f"s3://{key}"}
-            return run(out.with_suffix(".json"), pipeline, None, s3=s3)
+            return run(out.with_suffix(".json"), {**pipeline, **cut_as_at_full_size(scale)}, None, s3=s3)
 
         def peer(way: str, title: str, theirs: Environment | None = None) -> Way:
             bucket = way.replace("_", "-")
@@ -41,7 +52,11 @@ def opened(name: str, scale: float, place: Place) -> Iterator[Work]:
             )  # fmt: skip
 
         def pack(out: Path) -> list[str]:
-            return run(out.with_suffix(".json"), tars.pipeline(source, per_shard, str(out)), None)
+            return run(
+                out.with_suffix(".json"),
+                {**tars.pipeline(source, per_shard, str(out)), **cut_as_at_full_size(scale)},
+                None,
+            )
 
         def finished(out: Path) -> None:
             floor(source.path, out, per_shard)
@@ -68,12 +83,13 @@ def opened(name: str, scale: float, place: Place) -> Iterator[Work]:
 def _check(sink: Sink, bucket: str, source: Source, per_shard: int, out: Path) -> None:
     """Raise Wrong unless the bucket holds the shards, content and all where the server kept it; then forget them."""
     sizes = {key: size for key, size in sink.objects().items() if key.startswith(f"{bucket}/") and key.endswith(".tar")}
-    if len(sizes) != -(-source.samples // per_shard):
-        raise Wrong(f"{bucket}: {len(sizes)} shards arrived")
     if f"{bucket}/manifest.json" in sink.objects():
-        shards = json.loads(sink.read(f"{bucket}/manifest.json"))["shards"]
-        if sizes != {f"{bucket}/{shard['path']}": shard["bytes"] for shard in shards}:
-            raise Wrong(f"{bucket}: what arrived is not what the manifest says")
+        manifest = json.loads(sink.read(f"{bucket}/manifest.json"))
+        told = {f"{bucket}/{shard['path']}": shard["bytes"] for shard in manifest["shards"]}
+        if sizes != told or manifest["totals"]["samples"] != source.samples:
+            raise Wrong(f"{bucket}: what arrived is not what the manifest says, or not the source")
+    elif len(sizes) != -(-source.samples // per_shard):
+        raise Wrong(f"{bucket}: {len(sizes)} shards arrived")
     if max(sizes.values()) <= sink.keep:
         arrived = out / "arrived"
         arrived.mkdir()

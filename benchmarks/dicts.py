@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import sources
 from benchmarks.sources import Source
-from benchmarks.work import COMPILED, PEERS, ROOT, Kind, Place, Way, Work, Wrong, own, run
+from benchmarks.work import COMPILED, PEERS, ROOT, Kind, Place, Way, Work, Wrong, cut_as_at_full_size, own, run
 
 NAMES = ("W3",)
 SAMPLES = 200_000
@@ -23,7 +23,7 @@ def opened(name: str, scale: float, place: Place) -> Iterator[Work]:
 
     def ours(workers: int, title: str) -> Way:
         def command(out: Path) -> list[str]:
-            return run(out.with_suffix(".json"), pipeline(source, out), workers)
+            return run(out.with_suffix(".json"), {**pipeline(source, out), **cut_as_at_full_size(scale)}, workers)
 
         back = None if PEERS.missing else lambda out: _read_back("litdata", source, out)
         return Way(f"ours-{workers}", "ours", title, command, check=lambda out: _count(source, out), read_back=back)

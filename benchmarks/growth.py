@@ -12,7 +12,7 @@ from benchmarks import sources
 from benchmarks.check_tars import check_tars
 from benchmarks.contest import environment
 from benchmarks.tars import LINES, PER_SHARD_LINES
-from benchmarks.work import Place, Way, Work, Wrong, copy_of, data_bridge, driven, own, run
+from benchmarks.work import Place, Way, Work, Wrong, copy_of, cut_as_at_full_size, data_bridge, driven, own, run
 
 NAMES = ("memory", "ledger")
 TIMES = 10
@@ -42,7 +42,7 @@ def _memory(scale: float, place: Place) -> Work:
     def way(name: str, title: str, uri: Path, samples: int, workers: int) -> Way:
         def command(out: Path) -> list[str]:
             pipeline = {"input_uri": str(uri), "output_uri": str(out), "samples_per_shard": PER_SHARD_LINES}
-            return run(out.with_suffix(".json"), pipeline, workers)
+            return run(out.with_suffix(".json"), {**pipeline, **cut_as_at_full_size(scale)}, workers)
 
         check = (
             partial(_counted, samples)

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks import sources
 from benchmarks.check_tars import check_tars
 from benchmarks.sources import Source
-from benchmarks.work import Kind, Place, Way, Work, own, run
+from benchmarks.work import Kind, Place, Way, Work, cut_as_at_full_size, own, run
 
 NAMES = ("W1", "W2", "W2g")
 IMAGES, PER_SHARD_IMAGES = 20_000, 2_000
@@ -23,7 +23,11 @@ def opened(name: str, scale: float, place: Place) -> Iterator[Work]:
 
     def ours(workers: int, title: str) -> Way:
         def command(out: Path) -> list[str]:
-            return run(out.with_suffix(".json"), pipeline(source, per_shard, str(out)), workers)
+            return run(
+                out.with_suffix(".json"),
+                {**pipeline(source, per_shard, str(out)), **cut_as_at_full_size(scale)},
+                workers,
+            )
 
         return Way(f"ours-{workers}", "ours", title, command, check=check)
 

@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from data_bridge.config import PipelineSettings
+
 ROOT = Path(__file__).parents[1]
 Kind = Literal["ours", "peer", "floor"]
+LEAST_PARTITION = 100_000
 TINY = 0.001
 """The scale at which everything runs once before it is measured, so that all that is imported is compiled."""
 
@@ -63,6 +66,12 @@ class Place:
 
     data: Path
     scratch: Path
+
+
+def cut_as_at_full_size(scale: float) -> dict[str, int]:
+    """Settings that cut a smaller source into as many partitions as the whole one: slots have work at every scale."""
+    whole: int = PipelineSettings.model_fields["partition_bytes"].default
+    return {"partition_bytes": max(LEAST_PARTITION, round(whole * scale))}
 
 
 def data_bridge() -> str:
