@@ -177,6 +177,16 @@ def test_a_rerun_does_not_forget_max_failures(out: Path, tmp_path: Path) -> None
     assert not (out / "manifest.json").exists()
 
 
+def test_a_run_killed_while_it_asked_the_store_is_no_stranger_to_the_next(source: Path, out: Path) -> None:
+    store = open_store(str(out), settings(str(source), out))
+    for left in ("_bridge/probe/probe-0123456789abcdef", "_bridge/probe-0123456789abcdef-wrong"):
+        store.put_bytes(left, b"first")
+
+    report = api.run_pipeline(settings(str(source), out))
+
+    assert report.status == "complete"
+
+
 def test_a_bad_sample_under_fail_stops_all_partitions(out: Path, tmp_path: Path) -> None:
     source = tmp_path / "bad.jsonl"
     write_jsonl(source, 2000, bad_every=20)

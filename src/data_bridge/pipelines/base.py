@@ -19,7 +19,7 @@ from data_bridge.pipelines.commit import Committer, Control, Opening
 from data_bridge.pipelines.finalize import finalize
 from data_bridge.pipelines.fresh import start_over
 from data_bridge.pipelines.process import PartitionRun
-from data_bridge.pipelines.staging import Staging, foreign, staging_base
+from data_bridge.pipelines.staging import PROBES, Staging, foreign, staging_base
 from data_bridge.pipelines.writers import writer_class
 from data_bridge.utils import claims
 from data_bridge.utils.budget import Budgeted, ByteBudget, slot_bytes, usable_memory
@@ -106,7 +106,7 @@ class Pipeline:
     def probe(self) -> None:
         """Make sure once that the store keeps what it is given, and learn what it can do."""
         if not self._probed:
-            self.store.probe("_bridge/probe")
+            self.store.probe(PROBES)
             self._probed = True
 
     def _record(self, plan: Plan) -> Plan:
