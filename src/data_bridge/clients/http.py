@@ -15,14 +15,14 @@ from urllib.parse import urljoin, urlsplit
 
 from data_bridge import config
 from data_bridge.clients.http_answer import TEMPORARY, Answer, HttpFile, changed, shown
-from data_bridge.errors import ConfigError, RetryableError, SourceError
+from data_bridge.errors import BridgeError, ConfigError, RetryableError, SourceError
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager
 
 __all__ = ["CutError", "HttpBody", "HttpClient", "HttpFile", "changed", "shown", "translated"]
 
-_READ_BYTES = 1 << 18
+_READ_BYTES = 1 << 20
 _MOST_REDIRECTS = 10
 _SMALL_BYTES = 1 << 14
 
@@ -167,6 +167,7 @@ class HttpBody:
         self._skip = skip
         self._left = limit
         self._to_the_end = to_the_end
+        self._error: BridgeError | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         while self._left is None or self._left > 0:
@@ -187,8 +188,21 @@ class HttpBody:
             raise changed(self._answer.name, "it is longer than before")
 
     def _read(self, amount: int) -> bytes:
-        with translated(self._answer.name, body=True):
-            return self._answer.response.read1(amount, decode_content=False)
+        """The next `amount` bytes, fewer at the end or before an error, which the next call then raises."""
+        if self._error is not None:
+            raise self._error
+        pieces: list[bytes] = []
+        left = amount
+        try:
+            with translated(self._answer.name, body=True):
+                while left and (piece := self._answer.response.read1(left, decode_content=False)):
+                    pieces.append(piece)
+                    left -= len(piece)
+        except BridgeError as error:
+            if not pieces:
+                raise
+            self._error = error
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def close(self) -> None:
         """Close the connection, unless the body was read to its end, which gave it back."""

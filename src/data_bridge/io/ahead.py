@@ -17,12 +17,13 @@ _JOIN_S = 1.0  # an aborted read ends at once; one that cannot be aborted ends a
 class Ranges:
     """How a large file is read in several requests at once.
 
-    The first request is small and alone, so that the first bytes come as soon as they can; the others begin when
-    its first block is there.
+    The first request is small and alone, so that the first bytes come as soon as they can; the second begins when its
+    first block is there. More than two are made only while the reader waits for bytes: several connections cost
+    processor time, which a reader that is slower than one of them would rather have itself.
     """
 
     first_bytes: int = 1 << 20
-    bytes: int = 8 << 20
+    bytes: int = 16 << 20
     at_once: int = 4
 
     def worthwhile(self, size: int) -> bool:
@@ -60,8 +61,9 @@ def read_in_ranges(
     """
     spans = deque(ranges.cut(start, end))
     running: deque[_Stretch] = deque()
+    at_once = 1
 
-    def begin(at_once: int) -> None:
+    def begin() -> None:
         while spans and len(running) < at_once and (not running or account.try_acquire(_size(spans[0]))):
             if not running and not account.acquire(_size(spans[0])):
                 return
@@ -69,13 +71,18 @@ def read_in_ranges(
             running.append(_Stretch(lambda watch, low=low, high=high: source(low, high, watch), account))  # type: ignore[misc]
 
     try:
-        begin(1)
+        begin()
         while running:
             for block in running[0]:
-                begin(ranges.at_once)
+                waited, running[0].waited = running[0].waited, False
+                # the first block of all is always waited for
+                at_once = min(at_once + 1, ranges.at_once) if waited or at_once == 1 else at_once
+                begin()
                 yield block
             running.popleft()
-            begin(ranges.at_once)
+            if running and running[0].filled:
+                at_once = max(2, at_once - 1)
+            begin()
     finally:
         for stretch in running:
             stretch.stop()
@@ -101,7 +108,10 @@ class _Stretch:
         self._depth = depth
         self._blocks: deque[bytes] = deque()
         self._turn = threading.Condition()
-        self._filled = False
+        self.filled = False
+        """Whether the thread is done."""
+        self.waited = False
+        """Set when a block had to be waited for."""
         self._stopped = False
         self._error: BaseException | None = None
         self._watch = Watch()
@@ -116,7 +126,7 @@ class _Stretch:
         except BaseException as error:  # noqa: BLE001  every error is raised again in the thread that reads
             self._error = error
         with self._turn:
-            self._filled = True
+            self.filled = True
             self._turn.notify_all()
 
     def _put(self, block: bytes) -> bool:
@@ -143,7 +153,8 @@ class _Stretch:
     def __iter__(self) -> Iterator[bytes]:
         while True:
             with self._turn:
-                while not self._blocks and not self._filled:
+                while not self._blocks and not self.filled:
+                    self.waited = True
                     self._turn.wait()
                 if not self._blocks:
                     break
