@@ -10,7 +10,7 @@ from data_bridge.io.ranged import Watch
 from data_bridge.utils.budget import Account
 
 BLOCKS_AHEAD = 4
-_JOIN_S = 1.0  # an aborted read ends at once; one that cannot be aborted ends at its own timeout, unwaited for
+JOIN_S = 1.0  # an aborted read ends at once; one that cannot be aborted ends at its own timeout, unwaited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,17 @@ def read_ahead(
 
 
 def read_in_ranges(
-    source: Callable[[int, int, Watch], Iterator[bytes]], start: int, end: int, account: Account, ranges: Ranges
+    source: Callable[[int, int, Watch], Iterator[bytes]],
+    start: int,
+    end: int,
+    account: Account,
+    ranges: Ranges,
+    watch: Watch | None = None,
 ) -> Iterator[bytes]:
     """Bytes [start, end) in order, where `source(start, end, watch)` reads a range and several are read at once.
 
-    Ranges in flight fit the account's budget, down to a single one; their threads end with this iterator.
+    Ranges in flight fit the account's budget, down to a single one; their threads end with this iterator, which a
+    `watch` can end early from another thread.
     """
     spans = deque(ranges.cut(start, end))
     running: deque[_Stretch] = deque()
@@ -70,9 +76,15 @@ def read_in_ranges(
             low, high = spans.popleft()
             running.append(_Stretch(lambda watch, low=low, high=high: source(low, high, watch), account))  # type: ignore[misc]
 
+    def stop() -> None:
+        for stretch in tuple(running):
+            stretch.stop()
+
     try:
+        if watch is not None:
+            watch.whenever_stopped(stop)
         begin()
-        while running:
+        while running and not (watch is not None and watch.stopped.is_set()):
             for block in running[0]:
                 waited, running[0].waited = running[0].waited, False
                 # the first block of all is always waited for
@@ -87,7 +99,7 @@ def read_in_ranges(
         for stretch in running:
             stretch.stop()
         account.close()
-        until_s = time.monotonic() + _JOIN_S
+        until_s = time.monotonic() + JOIN_S
         for stretch in running:
             stretch.join(until_s - time.monotonic())
 
@@ -147,13 +159,13 @@ class _Stretch:
             self._blocks.clear()
             self._turn.notify_all()
 
-    def join(self, timeout_s: float = _JOIN_S) -> None:
+    def join(self, timeout_s: float = JOIN_S) -> None:
         self._thread.join(max(0.0, timeout_s))
 
     def __iter__(self) -> Iterator[bytes]:
         while True:
             with self._turn:
-                while not self._blocks and not self.filled:
+                while not self._blocks and not self.filled and not self._stopped:
                     self.waited = True
                     self._turn.wait()
                 if not self._blocks:

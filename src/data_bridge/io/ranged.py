@@ -1,6 +1,5 @@
 """Remote bytes exactly: counted, resumed where a connection was cut, and never short in silence."""
 
-import io
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ class Watch:
     def __init__(self) -> None:
         self.stopped = threading.Event()
         self._body: Body | None = None
+        self._then: Callable[[], object] | None = None
 
     @contextmanager
     def on(self, body: Body) -> Generator[None]:
@@ -50,9 +50,17 @@ class Watch:
 
     def stop(self) -> None:
         self.stopped.set()
-        body = self._body
+        body, then = self._body, self._then
         if body is not None:
             body.abort()
+        if then is not None:
+            then()
+
+    def whenever_stopped(self, call: Callable[[], object]) -> None:
+        """Have `call` called when this is stopped, from the thread that stops it."""
+        self._then = call
+        if self.stopped.is_set():
+            call()
 
     def waking(self, retry: Retry) -> Retry:
         """The same patience, whose waits end when stopped."""
@@ -107,39 +115,3 @@ def gathered(blocks: Iterable[bytes]) -> Iterator[bytes]:
             ready, size = [], 0
     if size:
         yield b"".join(ready)
-
-
-class RangedFile(io.RawIOBase):
-    """A seekable view of remote bytes; every `readinto` is one exact ranged read."""
-
-    def __init__(self, read: Callable[[int, int], Iterator[bytes]], size: int) -> None:
-        super().__init__()
-        self._read_range = read
-        self._size = size
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise ValueError(f"seek to {base + offset}, before the start of the file")
-        self._at = base + offset
-        return self._at
-
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        wanted = max(0, min(len(view), self._size - self._at))
-        filled = 0
-        for block in self._read_range(self._at, self._at + wanted) if wanted else ():
-            view[filled : filled + len(block)] = block
-            filled += len(block)
-        self._at += filled
-        return filled

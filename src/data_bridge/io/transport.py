@@ -17,7 +17,8 @@ from data_bridge.errors import ConfigError, SourceError
 from data_bridge.io import codecs, listing, local, locations
 from data_bridge.io.ahead import Ranges, read_ahead, read_in_ranges
 from data_bridge.io.locations import scheme_of, shown
-from data_bridge.io.ranged import Body, RangedFile, RangesIgnored, Watch, exactly, gathered
+from data_bridge.io.ranged import Body, RangesIgnored, Watch, exactly, gathered
+from data_bridge.io.remote_file import RangedFile
 from data_bridge.io.remotes import BucketRemote, OtherRemote, Remote, WebRemote, other_schemes
 from data_bridge.model.source import SourceFile
 from data_bridge.utils.budget import ByteBudget
@@ -157,7 +158,19 @@ class Transport:
                 f"{shown(file.uri)}: the server does not tell its size, so it cannot be read at random",
                 hint="download the file and read it from disk",
             )
-        raw = RangedFile(lambda start, end: self._exact(file, start, end, Watch()), file.size)
+        server = _server_of(file.uri)
+
+        def read(start: int, end: int, watch: Watch) -> Iterator[bytes]:
+            return self._exact(file, start, end, watch, note)
+
+        def note(body: Body) -> Body:
+            if not body.ranged:
+                self._whole.add(server)
+            return body
+
+        # a file read at random begins with a small read, of its head or its end: then it is known what the server does
+        splits = self._remote(file.uri).ranges
+        raw = RangedFile(read, file.size, self._budget, split=lambda: splits and server not in self._whole)
         return cast("BinaryIO", io.BufferedReader(raw, _BUFFER_BYTES))
 
     # -- finding files ------------------------------------------------------------------------------------------------
