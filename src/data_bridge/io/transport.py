@@ -234,6 +234,7 @@ class Transport:
         at, server = start, _server_of(file.uri)
         if (
             stop is not None
+            and file.etag is not None  # else a file replaced between two ranges would be a mixture, unnoticed
             and self._ranges.worthwhile(stop - start)
             and server not in self._whole
             and self._remote(file.uri).ranges
