@@ -13,8 +13,8 @@ from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines.staging import SCRATCH, staging_base
 from data_bridge.utils.files import disk_full
 
-FORGOTTEN_S = 3600.0
-"""What a measurement that was killed left behind is taken away by the next one after this time."""
+FORGOTTEN_S = 6 * 3600.0
+"""What a measurement that was killed left behind is taken away by the next one after this time; none takes so long."""
 _NAME = re.compile(r"bench-(?P<began>[0-9a-f]{8})-[0-9a-f]{8}")
 _DELETERS = 16
 
