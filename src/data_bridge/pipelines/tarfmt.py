@@ -1,6 +1,6 @@
 """The ustar layout, many members at a time: byte for byte what `webdataset.TarWriter(mtime=0)` writes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,7 +126,3 @@ def pack(keys: Sequence[str], columns: Sequence[MemberColumn]) -> tuple[bytes, N
 def end_of_archive(size: int) -> bytes:
     """What closes an archive whose members take `size` bytes: two zero blocks, filled up to a whole record."""
     return bytes(2 * BLOCK + -(size + 2 * BLOCK) % RECORD)
-
-
-def too_large(sizes: Iterable[int]) -> bool:
-    return any(size > MAX_MEMBER_BYTES for size in sizes)
