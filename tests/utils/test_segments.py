@@ -60,6 +60,18 @@ def test_a_resume_far_into_a_partition_asks_for_as_much_as_one_at_its_start() ->
     assert Counter(operation for operation, _ in store.calls) == {"list": 3, "get": 6 + 21}
 
 
+@pytest.mark.parametrize("lost", [0, 500, 998, 999, 1000, 1998, 1999])
+def test_no_lost_record_of_a_long_partition_looks_like_the_end_of_it(lost: int) -> None:
+    store = MemoryStore()
+    commit(begun(store), 2_100)
+    for name in held(store):
+        store.delete(SEGMENTS + name)
+    store.delete(f"_bridge/run/ledger/p00003/{lost:06d}.json")
+
+    with pytest.raises(IntegrityError, match=rf"p00003/{lost:06d} is missing"):
+        loaded(store)
+
+
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("count", range(14))
 @pytest.mark.parametrize("kind", ["memory", "folder"])

@@ -190,7 +190,10 @@ class Ledger:
                 page = max(1, repeated[-1].stop // PAGE) if repeated else 1
             else:
                 page += 1
-        return max(found, default=page * PAGE - 1) + 1, spans
+        count, next_page = max(found, default=page * PAGE - 1) + 1, (page + 1) * PAGE
+        if len(found) > PAGE // 2 and self.store.head(self.key(name, next_page)) is not None:
+            count = next_page + 1  # the page has lost its last records: who reads them says which
+        return count, spans
 
     def _page(self, name: str, page: int) -> set[int]:
         """Numbers of the records there are in one thousand."""
