@@ -322,3 +322,22 @@ def test_text_that_is_not_utf8_fails_its_row_alone() -> None:
     assert isinstance(batch.rows, ArrowRows)
     assert batch.rows.batch.column(0).to_pylist() == ["fine", "also fine"]
     assert [(f.offset, f.where) for f in batch.failures] == [(1, "t.arrow row 1")]
+
+
+@pytest.mark.parametrize("size", [4, 1])
+def test_nested_text_that_is_not_utf8_fails_its_row_alone(size: int) -> None:
+    raw = pa.array([b"fine", b"\xff\xfe", b"also fine", b"good"], pa.binary())
+    text = pa.Array.from_buffers(pa.string(), 4, raw.buffers())
+    lists = pa.ListArray.from_arrays(pa.array([0, 1, 2, 2, 4], pa.int32()), text)
+    table = pa.table({"lists": lists, "structs": pa.StructArray.from_arrays([text], ["t"])})
+    format_, files = memory({"t.arrow": ipc_file(table, size)})
+
+    batches = list(format_.read(pieces_of(format_, files), None))
+
+    rows = [row for batch in batches if isinstance(batch.rows, ArrowRows) for row in batch.rows.batch.to_pylist()]
+    assert rows == [
+        {"lists": ["fine"], "structs": {"t": "fine"}},
+        {"lists": [], "structs": {"t": "also fine"}},
+        {"lists": ["also fine", "good"], "structs": {"t": "good"}},
+    ]
+    assert [failure.where for batch in batches for failure in batch.failures] == ["t.arrow row 1"]

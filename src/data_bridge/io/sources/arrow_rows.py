@@ -57,25 +57,27 @@ def _plain_list(array: "pa.Array[Any]", kind: Any) -> "pa.Array[Any]":
     return pa.ListArray.from_arrays(offsets, values, type=kind, mask=array.is_null())
 
 
-def checked(batch: pa.RecordBatch, start: Any, where: str, first_row: int) -> Batch:
-    """The rows as a Batch; a row whose text is not UTF-8 is a failure, since Arrow files do not promise that it is.
-
-    `where` and `first_row` name rows as people count them: `part-0.parquet row 12`, from 0. Raises pa.ArrowInvalid
-    for a batch that is broken in any other way.
-    """
+def _is_sound(batch: pa.RecordBatch) -> bool:
+    """Whether all text is UTF-8, which Arrow files do not promise. Raises pa.ArrowInvalid for a batch broken in any other way."""
     try:
         batch.validate(full=True)
     except pa.ArrowInvalid as error:
         if "UTF8" not in str(error):
             raise
-    else:
-        return Batch(start, ArrowRows(batch))
-    reasons = [(i, _why_bad(batch.slice(i, 1))) for i in range(batch.num_rows)]
+        return False
+    return True
+
+
+def _sifted(batch: pa.RecordBatch, first_row: int, where: str) -> Batch:
+    """The rows whose text is UTF-8; the others are failures."""
+    # taken, not sliced: of a nested column Arrow validates the values of all rows, whatever the slice
+    rows = (batch.take(pa.array([i], pa.int64())) for i in range(batch.num_rows))
+    reasons = [(i, _why_bad(row)) for i, row in enumerate(rows)]
     failures = tuple(
         RowFailure(offset=i, reason=reason, where=f"{where} row {first_row + i}") for i, reason in reasons if reason
     )
     good = pa.array([i for i, reason in reasons if not reason], pa.int64())
-    return Batch(start, ArrowRows(batch.take(good)), failures)
+    return Batch(first_row, ArrowRows(batch.take(good)), failures)
 
 
 def _why_bad(row: pa.RecordBatch) -> str:
@@ -88,11 +90,23 @@ def _why_bad(row: pa.RecordBatch) -> str:
 
 
 def cut(batch: pa.RecordBatch, first_row: int, where: str) -> Iterator[Batch]:
-    """The batch as Batches of about COLUMN_BATCH_BYTES, checked; `start` is the row number of the first row."""
+    """The batch as Batches of about COLUMN_BATCH_BYTES; `start` is the row number of the first row.
+
+    A row whose text is not UTF-8 is a failure. `where` and `first_row` name rows as people count them:
+    `part-0.parquet row 12`, from 0. Raises pa.ArrowInvalid for a batch that is broken in any other way.
+    """
     parts = max(1, -(-batch.nbytes // (2 * COLUMN_BATCH_BYTES)))
     size = max(1, min(batch.num_rows // parts, TARGET_BATCH_ROWS))
+    nested = [pa.types.is_nested(kind) for kind in batch.schema.types]
+    # once for all slices: in each, Arrow would look at the values of all rows again
+    sound = _is_sound(batch.select([i for i, is_nested in enumerate(nested) if is_nested]))
+    flat = [i for i, is_nested in enumerate(nested) if not is_nested]
     for lo in range(0, batch.num_rows, size):
-        yield checked(batch.slice(lo, size), first_row + lo, where, first_row + lo)
+        part = batch.slice(lo, size)
+        if _is_sound(part.select(flat)) and sound:
+            yield Batch(first_row + lo, ArrowRows(part))
+        else:
+            yield _sifted(part, first_row + lo, where)
 
 
 def to_rows(batch: pa.RecordBatch, fields: Sequence[Field]) -> list[Row]:
