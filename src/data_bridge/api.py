@@ -16,7 +16,6 @@ from data_bridge.events import (
     RunPlanned,
     ignore,
 )
-from data_bridge.measure.bench import measured
 from data_bridge.model.bench import BenchReport
 from data_bridge.model.plan import Plan
 from data_bridge.model.report import PlanReport, RunReport, StatusReport, VerifyReport
@@ -121,6 +120,8 @@ def bench(
     destination (unless `use_store` is False) and where shards are staged, has names of its own and is deleted again; a
     dataset that is there is not touched. Raises ConfigError as `plan` would, and other `BridgeError`s as a run would.
     """
+    from data_bridge.measure.bench import measured  # a run needs none of it
+
     pipeline = PipelineFactory.create(settings, _open(settings, prefix))
     return measured(pipeline, workers=workers, seconds=seconds, use_store=use_store, observer=observer)
 

@@ -28,6 +28,15 @@ import numpy
 print(len(list(Path("/proc/self/task").iterdir())))
 """
 
+COLLECTIONS = """
+import gc
+from data_bridge.runtime.process import collect_rarely
+{setup}
+before = gc.get_stats()[0]["collections"]
+kept = [[i] for i in range(50_000)]
+print(gc.get_stats()[0]["collections"] - before)
+"""
+
 
 def said(code: str, **env: str) -> int:
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
@@ -45,3 +54,8 @@ def test_batches_that_come_and_go_do_not_fault_in_fresh_pages() -> None:
 def test_numpy_starts_no_threads_of_its_own_unless_the_user_wants_them() -> None:
     assert said(THREADS) == 1
     assert said(THREADS, OPENBLAS_NUM_THREADS="2") == min(2, said("import os; print(os.cpu_count())"))
+
+
+def test_objects_that_stay_are_not_looked_through_again_and_again() -> None:
+    assert said(COLLECTIONS.format(setup="collect_rarely()")) <= 1
+    assert said(COLLECTIONS.format(setup="")) > 10

@@ -22,6 +22,7 @@ from data_bridge.engine.base import Outcome, Work, WorkFactory, attempt, committ
 from data_bridge.engine.cores import peak_bytes
 from data_bridge.errors import BridgeError, ConfigError, FatalError
 from data_bridge.events import Event, PartitionClaimed, ShardCommitted
+from data_bridge.runtime.process import collect_rarely
 
 BEAT_S = 1.0
 FLUSH_S = 0.2
@@ -136,6 +137,7 @@ def slot_main(pipe: "Connection[Message, Order]", factory: bytes, driver: int) -
     # not SIG_IGN, which programs started by the work would inherit and then could not be terminated
     signal.signal(signal.SIGTERM, lambda _signum, _frame: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+    collect_rarely()
     _die_with(driver)
     control = PipeControl(pipe)
     taken: SimpleQueue[int | None] = SimpleQueue()
