@@ -4,6 +4,7 @@ import datetime as dt
 import decimal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -54,6 +55,7 @@ class Leaf:
         return {"text": "str", "tree": "json", "json": "str"}.get(self.kind, self.kind)
 
 
+@cache
 def parse_type(text: str) -> ArrowType:
     """`int64`, `list<float32>[3]`, `struct<a: int64, b: list<string>>`, … as an Arrow type. Raises ValueError."""
     kind, rest = _parse(text.strip())

@@ -21,6 +21,8 @@ STREAM_BYTES = 1 << 20
 """Read-ahead per column of a local file."""
 REMOTE_STREAM_BYTES = 8 << 20
 """… and of a remote one, where each read is a request."""
+WHOLE_BYTES = 8 << 20
+"""Columns of local row groups up to this size are read whole: pages then need not be copied out of the read-ahead."""
 COALESCE_BYTES = 64 << 20
 """Row groups of remote files up to this size are fetched whole, in few large requests."""
 
@@ -55,11 +57,11 @@ class Parquet(Columnar):
             local = path is not None
             source: Any = pa.OSFile(path, "rb") if path is not None else stream
             meta = pq.read_metadata(source)
-            whole = not local and _largest(meta) <= COALESCE_BYTES
+            whole = _largest(meta) <= (WHOLE_BYTES if local else COALESCE_BYTES)
             with pq.ParquetFile(
                 source,
                 metadata=meta,
-                pre_buffer=whole,
+                pre_buffer=whole and not local,
                 buffer_size=0 if whole else STREAM_BYTES if local else REMOTE_STREAM_BYTES,
                 page_checksum_verification=True,
             ) as parquet:
