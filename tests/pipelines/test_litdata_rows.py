@@ -106,16 +106,6 @@ class TestRowsThatDoNotFit:
             name in reason for name, reason in zip(("'id'", "'id'", "'tokens'", "'more'"), reasons, strict=True)
         ] == [True] * 4
 
-    def test_text_that_is_not_utf8_fails_alone(self) -> None:
-        buffers = [None, pa.py_buffer(np.array([0, 1, 3, 4], np.int32).tobytes()), pa.py_buffer(b"a\xff\xfeb")]
-        broken = pa.Array.from_buffers(pa.string(), 3, buffers)
-        writer = writer_for(declared({"text": "string"}))
-
-        run = writer.encode(ArrowRows(pa.RecordBatch.from_arrays([broken], ["text"])), [])
-
-        assert run.rows.tolist() == [0, 2]
-        assert "UTF-8" in run.failures[0].reason
-
     def test_a_path_without_bytes_is_a_failure(self) -> None:
         kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
         array = pa.array([{"bytes": b"x", "path": "a.jpg"}, {"bytes": None, "path": "b.jpg"}, None], kind)

@@ -43,6 +43,7 @@ def to_dicts(rows: Rows) -> list[Row]:
         spans = zip(rows.starts.tolist(), rows.ends.tolist(), strict=True)
         return [json.loads(rows.data[lo:hi]) for lo, hi in spans]
     if isinstance(rows, ArrowRows):
+        rows.batch.validate(full=True)
         return [dict(row) for row in rows.batch.to_pylist()]
     return list(rows.rows)
 

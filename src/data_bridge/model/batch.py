@@ -72,7 +72,7 @@ class LineRows:
 
 @dataclass(frozen=True, slots=True)
 class ArrowRows:
-    """Columns of one `pyarrow.RecordBatch`."""
+    """Columns of one `pyarrow.RecordBatch`, valid in full: text is UTF-8 at any depth (the reader checked)."""
 
     batch: "pa.RecordBatch"
 

@@ -130,10 +130,7 @@ def _converted(array: Column, leaf: Leaf) -> Column | None:
     if leaf.kind == "bytes" and is_media(kind):
         return _media_bytes(array)
     if fits.get(leaf.kind):
-        made = array.cast(leaf.column)
-        if leaf.kind == "str":
-            made.validate(full=True)
-        return _checked_narrowing(array, made)
+        return _checked_narrowing(array, array.cast(leaf.column))
     if leaf.kind == "numpy" and _is_list(kind):
         return _number_lists(array, leaf.column)
     return array if leaf.kind == "tree" and same_shape(kind, leaf.column) else None
