@@ -1,6 +1,8 @@
 """A slot is sent each partition with its files, and nothing that grows with the plan."""
 
 import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -52,3 +54,15 @@ def test_what_is_sent_hardly_grows_with_the_plan() -> None:
     small, large = (len(pickle.dumps(Parts(plan_of(count)))) for count in (10, 20_000))
 
     assert large < small + 20_000 * 40
+
+
+def test_a_slot_loads_only_what_packing_takes() -> None:
+    code = (
+        "import sys, data_bridge.engine.slot, data_bridge.engine.partitions, data_bridge.storage.local;"
+        "import data_bridge.pipelines.webdataset, data_bridge.io.sources.jsonl;"
+        "print([m for m in ('yaml', 'typer', 'rich', 'boto3', 'datasets', 'data_bridge.measure', 'data_bridge.api') if m in sys.modules])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"

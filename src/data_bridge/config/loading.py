@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import ValidationError
 
 from data_bridge.config.settings import Section, Settings
@@ -53,25 +52,11 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not a config file", hint="name it .yaml, .toml or .json")
     try:
         raw = parser(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, ValueError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path}: cannot be parsed: {error}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: holds no settings", hint="`data-bridge init` writes a file to start from")
     return {str(k): v for k, v in raw.items()}
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML that refuses a key given twice instead of dropping the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - as inherited
-        seen: set[Any] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be text", key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -83,9 +68,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _yaml(text: str) -> Any:
+    from data_bridge.config import unique_yaml
+
+    return unique_yaml.loads(text)
+
+
 _PARSERS: Mapping[str, Callable[[str], Any]] = {
-    ".yaml": lambda text: yaml.load(text, _UniqueKeys),  # noqa: S506 - a SafeLoader
-    ".yml": lambda text: yaml.load(text, _UniqueKeys),  # noqa: S506
+    ".yaml": _yaml,
+    ".yml": _yaml,
     ".toml": tomllib.loads,
     ".json": lambda text: json.loads(text, object_pairs_hook=_unique),
 }

@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-import yaml
-
 from data_bridge.config import Settings, byte_settings, changed_values, config_hash, public_uri
 from data_bridge.errors import ConfigError, ConflictError, IntegrityError
 from data_bridge.io.sources.stream import Listing, SampleStream
@@ -137,6 +135,8 @@ def check_unchanged(settings: Settings, plan: Plan) -> None:
 
 
 def _diff(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    import yaml
+
     lines = difflib.unified_diff(
         yaml.safe_dump(dict(before)).splitlines(),
         yaml.safe_dump(dict(now)).splitlines(),

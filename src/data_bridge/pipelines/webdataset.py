@@ -15,7 +15,6 @@ from data_bridge.pipelines import members
 from data_bridge.pipelines.members import Layout
 from data_bridge.pipelines.samples import encode_samples
 from data_bridge.pipelines.shardfile import Compressor, Gzip, ShardFile, Zstd
-from data_bridge.pipelines.tarcheck import check_tar
 from data_bridge.pipelines.tarfmt import end_of_archive, pack
 
 SHARD_LIST = "shards.txt"
@@ -109,6 +108,8 @@ class WebDatasetWriter:
         return {SHARD_LIST: "".join(f"{name}\n" for name in names).encode()}
 
     def check(self, path: Path, keys: list[str] | None = None) -> int:
+        from data_bridge.pipelines.tarcheck import check_tar
+
         samples = check_tar(path, self._format, keys)
         if self._format != "tar.zst" and (read := _read_by_library(path)) != samples:
             raise IntegrityError(f"{path.name}: webdataset reads {read} samples where {samples} are written")
