@@ -36,7 +36,7 @@ def plain(start: int, end: int, watch: Watch) -> Iterator[bytes]:
 
 
 def opened(budget: ByteBudget | None = None, read: object = plain) -> RangedFile:
-    return RangedFile(read, len(DATA), budget or ByteBudget(1 << 30), split=lambda: True, parts=SMALL)  # type: ignore[arg-type]
+    return RangedFile(read, len(DATA), budget or ByteBudget(1 << 30), split=lambda: True, parts=SMALL, ahead=SMALL)  # type: ignore[arg-type]
 
 
 @given(
@@ -44,6 +44,7 @@ def opened(budget: ByteBudget | None = None, read: object = plain) -> RangedFile
         st.one_of(
             st.tuples(st.just("read"), st.integers(0, 300_010), st.sampled_from([0, 1, 100, 4_000, 20_000, 90_000])),
             st.tuples(st.just("expect"), st.integers(0, 299_000), st.sampled_from([1, 999, 30_000])),
+            st.tuples(st.just("forget"), st.integers(0, 300_000), st.just(0)),
         ),
         max_size=25,
     ),
@@ -58,6 +59,8 @@ def test_it_reads_as_the_file_itself_whatever_is_expected(steps: list[tuple[str,
         for what, at, size in steps:
             if what == "expect":
                 raw.expect(at, min(at + size, len(DATA)))
+            elif what == "forget":
+                raw.forget(at)
             else:
                 assert there.seek(at) == here.seek(at)
                 assert there.read(size) == here.read(size)

@@ -2,7 +2,9 @@
 
 import io
 import threading
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from data_bridge.io.ahead import JOIN_S, Ranges, read_in_ranges
 from data_bridge.io.ranged import Watch
@@ -19,15 +21,24 @@ class RangedFile(io.RawIOBase):
     once where it is large."""
 
     def __init__(
-        self, read: Read, size: int, budget: ByteBudget, *, split: Callable[[], bool], parts: Ranges = PARTS
+        self,
+        read: Read,
+        size: int,
+        budget: ByteBudget,
+        *,
+        split: Callable[[], bool],
+        parts: Ranges = PARTS,
+        ahead: Ranges | None = None,
     ) -> None:
-        """`split` says whether the server is known to give out ranges, `parts` how large reads are then split."""
+        """`split` says whether the server is known to give out ranges; `parts` and `ahead` how a large read, and what
+        is expected, are then split."""
         super().__init__()
         self._read_range = read
         self._size = size
         self._budget = budget
         self._split = split
         self._parts = parts
+        self._ahead = ahead or Ranges()
         self._account = budget.account("read")
         self._expected: list[_Expected] = []
         self._dropped: list[_Expected] = []
@@ -49,25 +60,27 @@ class RangedFile(io.RawIOBase):
         self._at = base + offset
         return self._at
 
-    def expect(self, start: int, end: int) -> None:
-        """Have bytes [start, end) fetched in the background, if memory allows: they will be read next, after what was
-        expected before them; what was expected earlier will be read no more."""
-        while len(self._expected) > 1:
-            self._drop(self._expected[0])
-        if self._account.try_acquire(end - start):
-            self._expected.append(_Expected(self._blocks, start, end))
+    def expect(self, start: int, end: int) -> bool:
+        """Have bytes [start, end) fetched in the background, to be read in any order. False where memory has no room."""
+        there = self._account.try_acquire(end - start)
+        if there:
+            self._expected.append(_Expected(partial(self._blocks, self._ahead), start, end))
+        return there
+
+    def forget(self, before: int) -> None:
+        """What is expected before this byte will be read no more."""
+        for expected in [e for e in self._expected if e.end <= before]:
+            self._drop(expected)
 
     def readinto(self, buffer: object) -> int:
         view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
         view = view[: max(0, min(len(view), self._size - self._at))]
         filled = 0
         expected = next((e for e in self._expected if e.start <= self._at < e.end), None)
-        if expected is not None:
+        if expected is not None and len(view):
             filled = expected.copy(self._at, view)
-            if expected.served >= expected.end - expected.start:
-                self._drop(expected)
         elif len(view):
-            for block in self._blocks(self._at, self._at + len(view), Watch()):
+            for block in self._blocks(self._parts, self._at, self._at + len(view), Watch()):
                 view[filled : filled + len(block)] = block
                 filled += len(block)
         self._at += filled
@@ -81,10 +94,10 @@ class RangedFile(io.RawIOBase):
         self._account.close()
         super().close()
 
-    def _blocks(self, start: int, end: int, watch: Watch) -> Iterator[bytes]:
-        if not self._split() or not self._parts.worthwhile(end - start):
+    def _blocks(self, ranges: Ranges, start: int, end: int, watch: Watch) -> Iterator[bytes]:
+        if not self._split() or not ranges.worthwhile(end - start):
             return self._read_range(start, end, watch)
-        return read_in_ranges(self._read_range, start, end, self._budget.account("read"), self._parts, watch)
+        return read_in_ranges(self._read_range, start, end, self._budget.account("read"), ranges, watch)
 
     def _drop(self, expected: "_Expected") -> None:
         self._expected.remove(expected)
@@ -94,15 +107,17 @@ class RangedFile(io.RawIOBase):
 
 
 class _Expected:
-    """Bytes [start, end) on their way into memory, fetched by a thread; its error is raised by whoever reads them."""
+    """Bytes [start, end) on their way into memory, fetched by a thread; its error is raised by whoever reads them.
+
+    They stay the blocks they came in: one large buffer would be fresh memory each time, which costs more than the copy.
+    """
 
     def __init__(self, blocks: Callable[[int, int, Watch], Iterator[bytes]], start: int, end: int) -> None:
         self.start = start
         self.end = end
-        self._data = bytearray(end - start)
-        self._there = 0
-        self.served = 0
-        """Bytes copied so far."""
+        self._there = start
+        self._starts: list[int] = []
+        self._blocks: list[bytes] = []
         self._more = threading.Condition()
         self._error: BaseException | None = None
         self._watch = Watch()
@@ -116,7 +131,8 @@ class _Expected:
                 with self._more:
                     if self._watch.stopped.is_set():
                         break
-                    self._data[self._there : self._there + len(block)] = block
+                    self._starts.append(self._there)
+                    self._blocks.append(block)
                     self._there += len(block)
                     self._more.notify_all()
         except BaseException as raised:  # noqa: BLE001  raised again in the thread that reads
@@ -126,15 +142,19 @@ class _Expected:
             self._more.notify_all()
 
     def copy(self, at: int, into: memoryview) -> int:
-        """As many bytes from `at` on as are expected here and fit; returns how many, once they are there."""
-        low, high = at - self.start, min(at - self.start + len(into), self.end - self.start)
+        """As many bytes from `at` on as are expected here and fit, once they are there; returns how many."""
+        end = min(at + len(into), self.end)
         with self._more:
-            self._more.wait_for(lambda: self._there >= high or self._error is not None)
-            if self._there < high and self._error is not None:
+            self._more.wait_for(lambda: self._there >= end or self._error is not None)
+            if self._there < end and self._error is not None:
                 raise self._error
-        into[: high - low] = memoryview(self._data)[low:high]
-        self.served += high - low
-        return high - low
+        copied = 0
+        for number in range(bisect_right(self._starts, at) - 1, bisect_left(self._starts, end)):
+            start = self._starts[number]
+            piece = memoryview(self._blocks[number])[at + copied - start : end - start]
+            into[copied : copied + len(piece)] = piece
+            copied += len(piece)
+        return copied
 
     @property
     def alive(self) -> bool:
@@ -144,7 +164,7 @@ class _Expected:
         """Have the thread end, in the middle of whatever it does. What is there is no longer needed."""
         self._watch.stop()
         with self._more:
-            self._data = bytearray()
+            self._blocks.clear()
 
     def join(self) -> None:
         self._thread.join(JOIN_S)

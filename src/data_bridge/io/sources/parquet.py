@@ -1,9 +1,11 @@
 """Parquet: row groups found in the footer, read in small batches, any row addressable."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+import io
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,14 +24,44 @@ STREAM_BYTES = 1 << 20
 REMOTE_STREAM_BYTES = 8 << 20
 """… and of a remote one, where each read is a request."""
 WHOLE_BYTES = 8 << 20
-"""Columns of local row groups up to this size are read whole: pages then need not be copied out of the read-ahead."""
+"""Columns of row groups up to this size that are at hand are read whole: pages then need not be copied out of the read-ahead."""
 COALESCE_BYTES = 64 << 20
 """Row groups of remote files up to this size are fetched whole, in few large requests."""
 
 
 _DENSE = 0.8
+"""Columns that fill less of their span are read one by one."""
+_POOLED_BYTES = 1 << 20
 
-Expect: TypeAlias = Callable[[int, int], None]
+
+class _IntoArrow(io.BufferedReader):
+    """Large reads go into memory of Arrow's pool, which is used again; a page may be as large as its row group."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < _POOLED_BYTES:
+            return super().read(size)
+        pooled = pa.allocate_buffer(size)
+        got = self.readinto(memoryview(pooled))
+        return cast("bytes", memoryview(pooled)[:got])  # Arrow takes any buffer, and keeps it without a copy
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A file open for reading. `whole` reads a row group as its place demands; `streamed`, what `remote` fetches ahead."""
+
+    whole: pq.ParquetFile
+    streamed: pq.ParquetFile | None = None
+    remote: RangedFile | None = None
+
+    def ahead(self, group: int, names: Sequence[str]) -> bool:
+        """Have the columns of a row group fetched, if that can be done and is worth it."""
+        span = _span(self.whole.metadata.row_group(group), names) if self.remote is not None else None
+        return span is not None and self.remote is not None and self.remote.expect(*span)
+
+    def done(self, group: int) -> None:
+        """The row groups before this one are read."""
+        if self.remote is not None:
+            self.remote.forget(_start(self.whole.metadata.row_group(group)))
 
 
 class Parquet(Columnar):
@@ -39,38 +71,49 @@ class Parquet(Columnar):
 
     def _scan(self, file: SourceFile) -> tuple[list[Run], pa.Schema]:
         """Rows and compressed bytes of every row group, from the footer."""
-        with self._opened(file) as (parquet, _):
+        with self._opened(file) as opened:
+            parquet = opened.whole
             meta = parquet.metadata
             groups = (meta.row_group(i) for i in range(meta.num_row_groups))
             return [Run(group.num_rows, _stored(group)) for group in groups], parquet.schema_arrow
 
     @contextmanager
     def _reading(self, file: SourceFile) -> Generator[tuple[pa.Schema, PieceRows]]:
-        with self._opened(file) as (parquet, expect):
-            yield parquet.schema_arrow, partial(_rows, parquet, expect)
+        with self._opened(file) as opened:
+            yield opened.whole.schema_arrow, partial(_rows, opened)
 
     @contextmanager
-    def _opened(self, file: SourceFile) -> Generator[tuple[pq.ParquetFile, Expect]]:
-        """The file, and how to have a span of it fetched ahead where that can be done."""
-        with self._transport.open(file) as stream, reading(file.uri, "Parquet"):
+    def _opened(self, file: SourceFile) -> Generator[_Opened]:
+        with self._transport.open(file) as stream, reading(file.uri, "Parquet"), ExitStack() as files:
             path = path_of(stream)
-            local = path is not None
+            raw = getattr(stream, "raw", None)
             source: Any = pa.OSFile(path, "rb") if path is not None else stream
+            if isinstance(raw, RangedFile):
+                source = _IntoArrow(raw)
             meta = pq.read_metadata(source)
-            whole = _largest(meta) <= (WHOLE_BYTES if local else COALESCE_BYTES)
-            with pq.ParquetFile(
-                source,
-                metadata=meta,
-                pre_buffer=whole and not local,
-                buffer_size=0 if whole else STREAM_BYTES if local else REMOTE_STREAM_BYTES,
-                page_checksum_verification=True,
-            ) as parquet:
-                raw = getattr(stream, "raw", None)
-                yield parquet, raw.expect if whole and isinstance(raw, RangedFile) else _expect_nothing
 
+            largest = _largest(meta)
 
-def _expect_nothing(start: int, end: int) -> None:
-    """For files whose next bytes are as near as they can be."""
+            def reader(buffer_bytes: int, *, at_once: bool = False) -> pq.ParquetFile:
+                return files.enter_context(
+                    pq.ParquetFile(
+                        source,
+                        metadata=meta,
+                        pre_buffer=at_once,
+                        buffer_size=buffer_bytes,
+                        page_checksum_verification=True,
+                    )
+                )
+
+            near = 0 if largest <= WHOLE_BYTES else STREAM_BYTES
+            if path is not None:
+                yield _Opened(reader(near))
+            elif largest > COALESCE_BYTES:
+                yield _Opened(reader(REMOTE_STREAM_BYTES))
+            elif isinstance(raw, RangedFile):
+                yield _Opened(reader(0, at_once=True), reader(near), raw)
+            else:
+                yield _Opened(reader(0, at_once=True))
 
 
 def _stored(group: "pq.RowGroupMetaData") -> int:
@@ -81,11 +124,9 @@ def _largest(meta: "pq.FileMetaData") -> int:
     return max((_stored(meta.row_group(i)) for i in range(meta.num_row_groups)), default=0)
 
 
-def _rows(
-    parquet: pq.ParquetFile, expect: Expect, piece: FilePiece, names: Sequence[str], row: int | None
-) -> Iterator[Batch]:
+def _rows(opened: _Opened, piece: FilePiece, names: Sequence[str], row: int | None) -> Iterator[Batch]:
     """Batches of one piece from a row of the file on; `start` is the row number."""
-    meta = parquet.metadata
+    meta = opened.whole.metadata
     at = piece.start if row is None else row
     end = meta.num_rows if piece.end is None else piece.end
     if end > meta.num_rows:
@@ -100,14 +141,25 @@ def _rows(
         if first < end and at < first + rows:
             wanted.append((group, first, first + rows))
         first += rows
+    there = False
     for number, (group, first, last) in enumerate(wanted):
-        after = _span(meta.row_group(wanted[number + 1][0]), names) if number + 1 < len(wanted) else None
+        opened.done(group)
+        here = there or opened.ahead(group, names)
+        there = number + 1 == len(wanted)
+        parquet = opened.streamed if here and opened.streamed is not None else opened.whole
         with reading(f"{piece.file.uri} row group {group}", "Parquet"):
             for batch in _group(parquet, piece.file.uri, group, first, max(at, first), min(end, last), names):
-                if after is not None:  # this group is here: the next may come while it is packed
-                    expect(*after)
-                    after = None
+                # this group's first rows are here: the next may come while they are packed
+                there = there or opened.ahead(wanted[number + 1][0], names)
                 yield batch
+
+
+def _start(group: "pq.RowGroupMetaData") -> int:
+    return min((_place(group.column(i)) for i in range(group.num_columns)), default=0)
+
+
+def _place(column: "pq.ColumnChunkMetaData") -> int:
+    return min(column.data_page_offset, column.dictionary_page_offset or column.data_page_offset)
 
 
 def _span(group: "pq.RowGroupMetaData", names: Sequence[str]) -> tuple[int, int] | None:
@@ -118,11 +170,10 @@ def _span(group: "pq.RowGroupMetaData", names: Sequence[str]) -> tuple[int, int]
         for column in (group.column(i) for i in range(group.num_columns))
         if column.path_in_schema.split(".")[0] in wanted and column.total_compressed_size
     ]
-    starts = [min(c.data_page_offset, c.dictionary_page_offset or c.data_page_offset) for c in columns]
     if not columns:
         return None
-    start = min(starts)
-    end = max(at + c.total_compressed_size for at, c in zip(starts, columns, strict=True))
+    start = min(map(_place, columns))
+    end = max(_place(column) + column.total_compressed_size for column in columns)
     size = sum(c.total_compressed_size for c in columns)
     return (start, end) if size >= _DENSE * (end - start) else None
 
