@@ -276,6 +276,7 @@ class Listening:
     """A control that tells when it heard three signs of life."""
 
     stopping = False
+    cores = 1
 
     def __init__(self) -> None:
         self.beats = 0

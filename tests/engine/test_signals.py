@@ -9,9 +9,10 @@ from support.engine_works import Recorder
 
 from data_bridge.engine.base import Outcome, SlotControl, Work
 from data_bridge.engine.inline import InlineEngine
-from data_bridge.engine.signals import SIGNALS, handle_signals
+from data_bridge.engine.signals import handle_signals
 from data_bridge.errors import Interrupted
 from data_bridge.events import Notice, ignore
+from data_bridge.runtime.spawning import SIGNALS
 
 
 class Clock:

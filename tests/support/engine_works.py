@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from data_bridge.engine.base import Outcome, SlotControl, Work
-from data_bridge.engine.slot import PR_SET_PDEATHSIG
 from data_bridge.errors import BridgeError, DiskFullError
 from data_bridge.events import Event, PartitionClaimed, PartitionDone, SamplesPacked, ShardCommitted
+from data_bridge.runtime.spawning import PR_SET_PDEATHSIG
 
 T = TypeVar("T")
 

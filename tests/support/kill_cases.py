@@ -70,8 +70,8 @@ def tars(folder: Path) -> str:
     for number, count in enumerate((50, 35)):
         with tarfile.open(folder / f"{number}.tar", "w", format=tarfile.USTAR_FORMAT) as archive:
             for i in range(count):
-                _add(archive, f"set{number}-{i:04d}.bin", bytes([i]) * (i * 37 % 2000))
-                _add(archive, f"set{number}-{i:04d}.{'bin' if i == 31 else 'json'}", json.dumps({"i": i}).encode())
+                add(archive, f"set{number}-{i:04d}.bin", bytes([i]) * (i * 37 % 2000))
+                add(archive, f"set{number}-{i:04d}.{'bin' if i == 31 else 'json'}", json.dumps({"i": i}).encode())
     return f"{folder}/*.tar"
 
 
@@ -84,7 +84,7 @@ def plain_files(folder: Path) -> str:
     return str(folder)
 
 
-def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     info = tarfile.TarInfo(name)
     info.size = len(content)
     archive.addfile(info, io.BytesIO(content))

@@ -192,7 +192,10 @@ class PipelineSettings(Section):
     limit: Count | None = _field(None, byte=True, gt=0, description="only the first N samples; a dataset of its own")
     allow_empty: bool = _field(False, byte=False, description="a source without samples is not an error")
     workers: Count | None = _field(
-        None, byte=False, ge=0, description="worker processes; 0 = in this process; default: usable cores"
+        None,
+        byte=False,
+        ge=0,
+        description="cores to use, in worker processes; 0 = in this process; default: usable cores",
     )
     upload_concurrency: Count = _field(2, byte=False, gt=0, description="shards each worker uploads at the same time")
     staging_dir: Path | None = _field(

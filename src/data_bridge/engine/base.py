@@ -41,6 +41,11 @@ class SlotControl(Protocol):
         """True once the run is to end: finish what is in hand and return an outcome of kind `stopped`."""
         ...
 
+    @property
+    def cores(self) -> int:
+        """How many cores the work may use now; it may grow while other slots run out of work."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

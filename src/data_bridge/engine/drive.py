@@ -74,8 +74,10 @@ def engine_for(settings: Settings, plan: Plan, workers: int | None) -> tuple[Eng
     """The engine that fits: in this process when asked or when the source is small, else one slot per usable core."""
     chosen = workers if workers is not None else settings.pipeline.workers
     if chosen is None:
-        small = len(plan.partitions) == 1 or sum(p.bytes or INLINE_BYTES for p in plan.partitions) <= INLINE_BYTES
-        chosen = 0 if small else usable_cores()
+        cores = usable_cores()
+        small = sum(p.bytes or INLINE_BYTES for p in plan.partitions) <= INLINE_BYTES
+        # on one core, a slot pays where there is a crash to survive: one partition alone is not worth it
+        chosen = 0 if small or (cores == 1 and len(plan.partitions) == 1) else cores
     if chosen == 0:
         return InlineEngine(), 1
     return ProcessEngine(chosen, settings.pipeline.hang_timeout_s), chosen

@@ -50,6 +50,8 @@ class InlineEngine:
 class _DirectControl:
     """Hands events straight to the audience."""
 
+    cores = 1
+
     def __init__(self, audience: Audience, results: Results, stop: StopSignals) -> None:
         self._audience = audience
         self._stop = stop

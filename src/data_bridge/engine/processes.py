@@ -16,7 +16,7 @@ from data_bridge.engine.base import (
     nowhere,
 )
 from data_bridge.engine.signals import STOPPING, StopSignals, handle_signals
-from data_bridge.engine.slot import Broken, Finished, Message, Quit, Ready, Signs, Stop, Take
+from data_bridge.engine.slot import Broken, Cores, Finished, Message, Quit, Ready, Signs, Stop, Take
 from data_bridge.engine.worker import Worker, pickled
 from data_bridge.errors import FatalError, Interrupted
 from data_bridge.events import Event, Notice, Observer, SlotLost
@@ -25,12 +25,15 @@ TICK_S = 0.25
 START_S = 120.0
 """A worker imports its libraries in silence; on a loaded machine or a network disk that takes its time."""
 LEAVE_S = 5.0
+SPARE_S = 2.0
+"""How long cores are without a partition before others may use them: a process costs a good part of a second."""
 
 
 class ProcessEngine:
     """Worker processes, each with one pipe: one that dies or hangs is replaced and its partition given out again.
 
-    `slots` is the most processes at a time; no more are started than there are partitions. A worker that gives
+    `slots` is the most processes at a time; no more are started than there are partitions, and when there are fewer
+    partitions than slots, their workers may use the other cores. A worker that gives
     no sign of life for `hang_timeout_s` is killed. A partition that loses `crash_limit` workers without
     committing anything in between has failed; the others go on. Workers do not outlive this process.
     """
@@ -169,6 +172,7 @@ class _Run:
         self._stop = stop
         self._stopping = False
         self._failed_starts = 0
+        self._ended_at = time.monotonic()
         self.results = Results(partitions, audience)
         self.interrupted = False
         self.peak_bytes = 0
@@ -226,12 +230,30 @@ class _Run:
                 continue
             if self._queue and not self._stopping:
                 worker.state, worker.partition, worker.silent_s = "working", self._queue.popleft(), 0.0
-                worker.tell(Take(worker.partition))
+                worker.cores = self._shares()[worker.number]
+                worker.tell(Take(worker.partition, worker.cores))
             else:
                 # its memory is better used by the others; should one die, a new worker starts
                 self._crew.dismiss(worker)
         if not self._stopping:
             self._crew.grow(len(self._queue))
+            self._share_spare()
+
+    def _shares(self) -> dict[int, int]:
+        """Cores for each worker at work, by its number; those of partitions that still wait are left to them."""
+        working = sorted(w.number for w in self._crew.workers.values() if w.state == "working")
+        unfinished = len(working) + len(self._queue)
+        return {number: max(1, (self._crew.slots + rank) // unfinished) for rank, number in enumerate(working)}
+
+    def _share_spare(self) -> None:
+        """Let workers use the cores of those that found nothing more to do."""
+        if self._queue or time.monotonic() - self._ended_at < SPARE_S:
+            return
+        for number, cores in self._shares().items():
+            worker = self._crew.workers[number]
+            if cores > worker.cores:
+                worker.cores = cores
+                worker.tell(Cores(cores))
 
     def _on_message(self, worker: Worker, message: Message) -> None:
         match message:
@@ -249,6 +271,7 @@ class _Run:
             case Finished(outcome=outcome, peak_bytes=peak):
                 self.peak_bytes = max(self.peak_bytes, peak)
                 worker.state, worker.partition = "idle", None
+                self._ended_at = time.monotonic()
                 self._failed_starts = 0
                 self._crashes.forget(outcome.partition)
                 self.results.add(outcome)

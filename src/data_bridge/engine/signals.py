@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from data_bridge.runtime.spawning import SIGNALS
 
 ECHO_S = 0.25
 """One key press may arrive twice, from the terminal and from a wrapper that forwards it."""

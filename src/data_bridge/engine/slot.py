@@ -3,12 +3,9 @@
 Imports stay tiny: every worker pays for them, and again each time one is replaced.
 """
 
-import ctypes
 import multiprocessing
 import os
 import pickle
-import signal
-import sys
 import threading
 import time
 import traceback
@@ -23,17 +20,13 @@ from data_bridge.engine.cores import peak_bytes
 from data_bridge.errors import BridgeError, ConfigError, FatalError
 from data_bridge.events import Event, PartitionClaimed, ShardCommitted
 from data_bridge.runtime.process import collect_rarely
+from data_bridge.runtime.spawning import ORPHANED, settle_in
 
 BEAT_S = 1.0
 FLUSH_S = 0.2
 FLUSH_EVENTS = 128
 URGENT = (PartitionClaimed, ShardCommitted)
 """Sent at once: should the slot die, the driver must know how far it was."""
-
-ORPHANED = 113
-"""Exit code of a slot whose driver is gone. Nobody is left to read it; it helps in a process trace."""
-
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +62,14 @@ Message: TypeAlias = Signs | Ready | Broken | Finished
 @dataclass(frozen=True, slots=True)
 class Take:
     partition: int
+    cores: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """The partition in work may use this many cores from now on."""
+
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class Quit:
     """Leave: there is nothing more to do."""
 
 
-Order: TypeAlias = Take | Stop | Quit
+Order: TypeAlias = Take | Cores | Stop | Quit
 """What a driver says to a slot."""
 
 
@@ -95,6 +96,7 @@ class PipeControl:
         self._sent = time.monotonic()
         self.stop = threading.Event()
         self.index = 0
+        self.cores = 1
 
     def emit(self, event: Event) -> None:
         with self._lock:
@@ -130,15 +132,10 @@ class PipeControl:
 def slot_main(pipe: "Connection[Message, Order]", factory: bytes, driver: int) -> None:
     """Run partitions as the driver orders them until it says Quit or is gone.
 
-    `factory` is the pickled `WorkFactory`, `driver` the driver's process id. SIGINT and SIGTERM are blocked on
-    entry; a terminal or a service manager sends them to every process, and the driver alone decides.
+    `factory` is the pickled `WorkFactory`, `driver` the driver's process id.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # not SIG_IGN, which programs started by the work would inherit and then could not be terminated
-    signal.signal(signal.SIGTERM, lambda _signum, _frame: None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+    settle_in(driver)
     collect_rarely()
-    _die_with(driver)
     control = PipeControl(pipe)
     taken: SimpleQueue[int | None] = SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, control, taken, driver), daemon=True).start()
@@ -189,21 +186,16 @@ def _listen(
             except (EOFError, OSError):
                 os._exit(ORPHANED)
             if isinstance(order, Take):
+                control.cores = order.cores
                 taken.put(order.partition)
+            elif isinstance(order, Cores):
+                control.cores = order.count
             elif isinstance(order, Stop):
                 control.stop.set()
             else:
                 taken.put(None)
         elif ready or os.getppid() != driver:
             os._exit(ORPHANED)
-
-
-def _die_with(driver: int) -> None:
-    """Have the kernel kill this process when the driver dies: it works even while the interpreter is stuck."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
-    if os.getppid() != driver:
-        os._exit(ORPHANED)
 
 
 def _portable(error: BridgeError) -> BridgeError:

@@ -4,23 +4,13 @@ import multiprocessing
 import os
 import pickle
 import signal
-import sys
-import threading
-from collections.abc import Generator
-from contextlib import contextmanager
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Literal
 
 from data_bridge.engine.base import WorkFactory, last_line
-from data_bridge.engine.signals import SIGNALS
 from data_bridge.engine.slot import Message, Order, slot_main
 from data_bridge.errors import ConfigError
-
-KILLED_S = 5.0
-"""How long a killed process may take to be gone; one stuck in the kernel is left behind, the ledger fences it."""
-
-_starting = threading.Lock()
+from data_bridge.runtime.spawning import KILLED_S, spawn
 
 
 def pickled(factory: WorkFactory) -> bytes:
@@ -41,15 +31,17 @@ class Worker:
         self.number = number
         self.state: Literal["starting", "idle", "working", "leaving"] = "starting"
         self.partition: int | None = None
+        self.cores = 1
         self.silent_s = 0.0
-        context = multiprocessing.get_context("spawn")
         self.pipe: Connection[Order, Message]
-        self.pipe, theirs = context.Pipe(duplex=True)
-        self._process = context.Process(
-            target=slot_main, args=(theirs, factory, os.getpid()), name=f"data-bridge-slot-{number}", daemon=False
-        )
-        with theirs, _quietly(needs_main=b"__main__" in factory):
-            self._process.start()
+        self.pipe, theirs = multiprocessing.Pipe(duplex=True)
+        with theirs:
+            self._process = spawn(
+                slot_main,
+                (theirs, factory, os.getpid()),
+                name=f"data-bridge-slot-{number}",
+                needs_main=b"__main__" in factory,
+            )
         self.sentinel = self._process.sentinel
 
     def tell(self, order: Order) -> None:
@@ -84,7 +76,7 @@ class Worker:
         return self._process.exitcode == 1
 
     def kill(self) -> None:
-        """End the process now; returns when it is gone."""
+        """End the process now; returns when it is gone. One stuck in the kernel is left behind: the ledger fences it."""
         self._process.kill()
         self._process.join(KILLED_S)
 
@@ -97,26 +89,3 @@ class Worker:
         if self._process.exitcode is not None:
             self._process.join()
             self._process.close()
-
-
-@contextmanager
-def _quietly(*, needs_main: bool) -> Generator[None]:
-    """Start a process that meets no signal before it can handle it, and runs the user's script only if it must.
-
-    `spawn` imports the main script again, which re-runs one without `if __name__ == "__main__"` and costs
-    start-up time otherwise; only work that was defined in the script needs that.
-    """
-    # the tracker of `multiprocessing` changes the signal mask when it is started
-    resource_tracker.ensure_running()
-    with _starting:
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        main = vars(sys.modules["__main__"])
-        hidden: dict[str, object] = (
-            {} if needs_main else {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
-        )
-        main.setdefault("__spec__", None)
-        try:
-            yield
-        finally:
-            main.update(hidden)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -6,6 +6,7 @@ Python objects: raw JSON lines, Arrow columns, or plain dictionaries.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+OUT_OF_BAND = 5
+"""The pickle protocol since which buffers need not be copied into a pickle."""
 
 Token: TypeAlias = Any
 """A JSON-able position in a partition, made and understood by its reader alone."""
@@ -81,6 +85,27 @@ class ArrowRows:
 
     def slice(self, lo: int, hi: int) -> "ArrowRows":
         return ArrowRows(self.batch.slice(lo, hi - lo))
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """As an Arrow stream: pickles of Arrow's own would take along what was sliced off."""
+        import pyarrow as pa
+
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.batch.schema) as writer:
+            writer.write_batch(self.batch)
+        return _arrow_rows, (outside(sink.getvalue(), protocol),)
+
+
+def _arrow_rows(stream: Any) -> ArrowRows:
+    import pyarrow as pa
+
+    with pa.ipc.open_stream(stream) as reader:
+        return ArrowRows(reader.read_next_batch())
+
+
+def outside(data: Any, protocol: int) -> Any:
+    """A buffer as it is to be pickled: beside the pickle where the protocol knows how, else as bytes in it."""
+    return PickleBuffer(data) if protocol >= OUT_OF_BAND else bytes(data)
 
 
 @dataclass(frozen=True, slots=True)

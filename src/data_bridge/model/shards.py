@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from data_bridge.model.batch import RowFailure, Token
+from data_bridge.model.batch import RowFailure, Token, outside
 from data_bridge.model.source import Document
 
 
@@ -31,6 +31,13 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.ends)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """With the payload as a buffer of its own, and always as a pickle can hold it."""
+        payload = self.payload
+        if isinstance(payload, (bytes, bytearray, memoryview)):
+            payload = outside(payload, protocol)
+        return Encoded, (payload, self.ends, self.rows, self.failures, self.keys, self.warnings)
 
 
 @dataclass(frozen=True, slots=True)

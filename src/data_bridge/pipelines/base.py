@@ -18,6 +18,7 @@ from data_bridge.pipelines import planning
 from data_bridge.pipelines.commit import Committer, Control, Opening
 from data_bridge.pipelines.finalize import finalize
 from data_bridge.pipelines.fresh import start_over
+from data_bridge.pipelines.packing import Packing
 from data_bridge.pipelines.process import PartitionRun
 from data_bridge.pipelines.staging import PROBES, Staging, foreign, staging_base
 from data_bridge.pipelines.writers import writer_class
@@ -185,11 +186,13 @@ class Pipeline:
                 staging=staging,
                 committer=committer,
                 control=control,
+                account=self.budget.account("packing"),
             )
             try:
-                batches = self.stream.read(generation.format, files, partition, tracker.log.cursor.pos)
+                packing = Packing(self.settings, generation, partition)
+                batches = self.stream.frames(generation.format, files, partition, tracker.log.cursor.pos)
                 with closing(batches), Opening(control) as opening:
-                    if not run.run(opening.through(batches)):
+                    if not run.run(opening.through(batches), packing):
                         committer.drain()
                         return False
                 self._finish(run, tracker, control)

@@ -30,6 +30,11 @@ class Control(Protocol):
         """Whether to finish what is in hand and stop."""
         ...
 
+    @property
+    def cores(self) -> int:
+        """How many cores the partition may use now."""
+        ...
+
 
 class Opening:
     """Gives signs of life while a source is being opened: seeking in a compressed file may take longer than any

@@ -2,23 +2,22 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import replace
 
 from data_bridge.config import PipelineSettings
 from data_bridge.errors import DataError, SourceError
 from data_bridge.events import ItemFailed, SamplesPacked, ShardFinished
-from data_bridge.model.batch import Batch, RowFailure, Rows, Token
-from data_bridge.model.keys import IndexKeys
+from data_bridge.model.batch import Batch, RowFailure
 from data_bridge.model.plan import Partition
 from data_bridge.model.shards import Cursor, Done, Encoded, ShardRecord
 from data_bridge.pipelines.commit import Committer, Control
 from data_bridge.pipelines.cut import Progress, ShardRules, next_cut
-from data_bridge.pipelines.failures import FailureLog, raw_of
+from data_bridge.pipelines.failures import FailureLog
+from data_bridge.pipelines.packing import Pack, Packing, Piece, Run
 from data_bridge.pipelines.staging import Closed, Staging
 from data_bridge.pipelines.writer import ShardWriter
+from data_bridge.runtime.lanes import Lanes
+from data_bridge.utils.budget import Account
 from data_bridge.utils.files import sha256_of
 from data_bridge.utils.progress import ProgressTracker
 
@@ -45,6 +44,7 @@ class PartitionRun:
         staging: Staging,
         committer: Committer,
         control: Control,
+        account: Account,
     ) -> None:
         self._settings = settings
         self._partition = partition
@@ -55,6 +55,7 @@ class PartitionRun:
         self._staging = staging
         self._committer = committer
         self._control = control
+        self._account = account
         limits = [b for b in (settings.max_shard_bytes, getattr(writer, "max_payload_bytes", None)) if b is not None]
         self._rules = ShardRules(
             settings.samples_per_shard,
@@ -71,24 +72,44 @@ class PartitionRun:
         self._told = 0
         self._keys: set[str] = set()
         self._warnings: Counter[str] = Counter()
+        self._pack: Pack
+        self._read = self._cursor.index
+        """Samples found in the source so far."""
+        self._at_end = False
 
-    def run(self, batches: Iterator[Batch]) -> bool:
-        """Pack everything up to the end of the partition; False when told to stop on the way."""
-        index, skip = self._cursor.index - self._cursor.skip, self._cursor.skip
+    def run(self, batches: Iterator[Batch], packing: Packing) -> bool:
+        """Pack everything up to the end of the partition; False when told to stop on the way.
+
+        The batches are as the source's reader found them: `packing` makes what does all that needs no order.
+        """
+        with Lanes(
+            packing, cores=lambda: self._control.cores, alive=self._control.beat, account=self._account
+        ) as lanes:
+            self._pack = lanes.function
+            for piece, run in lanes.map(self._pieces(batches), Piece.size):
+                self._take(_Taken(piece, run))
+                self._control.beat()
+                if self._control.stopping and piece.index + piece.end != self._partition.limit:
+                    return False
+        if not self._at_end:
+            return False
+        self._finish(self._read)
+        return True
+
+    def _pieces(self, batches: Iterator[Batch]) -> Iterator[Piece]:
+        """What is behind the cursor; a re-opened reader may cut its batches elsewhere than it did before."""
+        index, skip, limit = self._cursor.index - self._cursor.skip, self._cursor.skip, self._partition.limit
         for batch in batches:
-            end = batch.count
-            if self._partition.limit is not None:
-                end = min(end, self._partition.limit - index)
-            if skip < end:  # a re-opened reader may cut its batches elsewhere than it did before
-                self._take(batch, index, skip, end)
-            index, skip = index + end, max(0, skip - end)
+            end = batch.count if limit is None else min(batch.count, limit - index)
+            if skip < end:
+                yield Piece(batch, index, skip, end)
             self._control.beat()
-            if self._partition.limit == index:
+            index, skip = index + end, max(0, skip - end)
+            if limit == index:
                 break
             if self._control.stopping:
-                return False
-        self._finish(index)
-        return True
+                return
+        self._read, self._at_end = index, True
 
     def abandon(self) -> None:
         """Discard the open shard; what is closed already goes its way."""
@@ -114,23 +135,15 @@ class PartitionRun:
         """Failures behind the last shard."""
         return self._failures
 
-    def _take(self, batch: Batch, index: int, skip: int, end: int) -> None:
-        """Encode one batch and cut it into shards. `index` is the index of its offset 0."""
-        every = batch.offsets()
-        lo, hi = (int(n) for n in np.searchsorted(every, (skip, end)))
-        offsets = every[lo:hi]
-        rows = batch.rows.slice(lo, hi)
-        encoded = self._writer.encode(rows, self._index_keys(index, offsets))
-        unfit = encoded.failures
-        if unfit and self._settings.on_error == "quarantine":
-            unfit = tuple(f if f.raw is not None else replace(f, raw=raw_of(rows, f.offset)) for f in unfit)
-        failures = _merged(batch.failures, unfit, offsets, skip, end)
-        self._cut(_Run(encoded, offsets[encoded.rows], rows, batch.start, index, end), failures, skip)
+    def _take(self, run: "_Taken") -> None:
+        """Cut one packed piece into shards."""
+        self._cut(run, run.failures, run.skip)
+        ends = run.encoded.ends
         self._control.emit(
-            SamplesPacked(self._partition.index, end - skip, int(encoded.ends[-1]) if len(encoded) else 0)
+            SamplesPacked(self._partition.index, run.end - run.skip, int(ends[-1]) if len(run.encoded) else 0)
         )
 
-    def _cut(self, run: "_Run", failures: Sequence[RowFailure], used: int) -> None:
+    def _cut(self, run: "_Taken", failures: Sequence[RowFailure], used: int) -> None:
         """Write the run into as many shards as it takes; `used` offsets of the batch are used already."""
         lo, told = 0, 0
         while used < run.end:
@@ -163,7 +176,7 @@ class PartitionRun:
                 self._repeat(run, stop)
                 lo, used = stop + 1, end + 1
 
-    def _first_repeat(self, run: "_Run", lo: int) -> int:
+    def _first_repeat(self, run: "_Taken", lo: int) -> int:
         """The first sample from `lo` on whose key the open shard has already, or the number of samples."""
         keys = run.encoded.keys
         if keys is None:
@@ -175,14 +188,14 @@ class PartitionRun:
             here.add(keys[position])
         return len(keys)
 
-    def _repeat(self, run: "_Run", position: int) -> None:
+    def _repeat(self, run: "_Taken", position: int) -> None:
         """Readers would merge two samples of one key: the second is a failure."""
         assert run.encoded.keys is not None
         reason = f"the key {run.encoded.keys[position]!r} occurs twice in the shard"
         failure = RowFailure(int(run.offsets[position]), reason, stage="write")
         self._fail([failure], 0, failure.offset + 1, run)
 
-    def _write(self, run: "_Run", lo: int, hi: int) -> None:
+    def _write(self, run: "_Taken", lo: int, hi: int) -> None:
         shard, ends = self._shard, run.encoded.ends
         first, last = run.first + int(run.offsets[lo]), run.first + int(run.offsets[hi - 1])
         if shard.written == 0:
@@ -198,14 +211,14 @@ class PartitionRun:
         self._failures.mark()
         self._cursor = Cursor(pos=run.pos, skip=last + 1 - run.first, index=last + 1)
 
-    def _warnings_of(self, run: "_Run", lo: int, hi: int) -> Mapping[str, int]:
+    def _warnings_of(self, run: "_Taken", lo: int, hi: int) -> Mapping[str, int]:
         """Warnings of samples [lo, hi) alone: they are counted by shard, so that a resumed run counts the same."""
-        if not run.encoded.warnings or hi - lo == len(run.rows):
+        if not run.encoded.warnings or hi - lo == run.rows:
             return run.encoded.warnings
-        first, last = int(run.encoded.rows[lo]), int(run.encoded.rows[hi - 1])
-        return self._writer.encode(run.rows.slice(first, last + 1), ["0"] * (last + 1 - first)).warnings
+        part = replace(run.piece, skip=int(run.offsets[lo]), end=int(run.offsets[hi - 1]) + 1)
+        return self._pack(part).encoded.warnings
 
-    def _fail(self, failures: Sequence[RowFailure], told: int, before: int, run: "_Run") -> int:
+    def _fail(self, failures: Sequence[RowFailure], told: int, before: int, run: "_Taken") -> int:
         """Log the failures at offsets below `before`; returns how many of the batch are logged now."""
         while told < len(failures) and failures[told].offset < before:
             failure = failures[told]
@@ -274,9 +287,6 @@ class PartitionRun:
     def _shard_name(self) -> str:
         return self._numbers.name(self._writer, self._shard.start, self._shard_digits)
 
-    def _index_keys(self, index: int, offsets: NDArray[np.int64]) -> IndexKeys:
-        return IndexKeys(self._partition.key_prefix, offsets + self._partition.first_index + index, self._key_digits)
-
     def _key(self, at: int) -> str:
         return f"{self._partition.key_prefix}{self._partition.first_index + at:0{self._key_digits}d}"
 
@@ -284,18 +294,21 @@ class PartitionRun:
         return FailureLog(self._staging.failures_path, keep_raw=self._settings.on_error == "quarantine")
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """The good samples of one batch in the writer's form. `offsets[i]` is the place of sample i in its batch."""
+class _Taken:
+    """A packed piece and where it stands."""
 
-    encoded: Encoded
-    offsets: NDArray[np.int64]
-    rows: Rows
-    pos: Token
-    first: int
-    """Index of the batch's offset 0, counted from the partition's start."""
-    end: int
-    """Offset behind the last sample to take."""
+    def __init__(self, piece: Piece, run: Run) -> None:
+        self.piece = piece
+        self.encoded: Encoded = run.encoded
+        self.offsets = run.offsets
+        self.failures = run.failures
+        self.rows = run.rows
+        self.pos = piece.batch.start
+        self.first = piece.index
+        """Index of the batch's offset 0, counted from the partition's start."""
+        self.skip = piece.skip
+        self.end = piece.end
+        """Offset behind the last sample to take."""
 
 
 class _Numbers:
@@ -326,15 +339,3 @@ class _Numbers:
             self._block, self._part = block, 0
         self._part += has_file
         self._files += has_file
-
-
-def _merged(
-    source: Sequence[RowFailure], encoding: Sequence[RowFailure], offsets: NDArray[np.int64], skip: int, end: int
-) -> list[RowFailure]:
-    """Failures of reading and of encoding, all by offset in the batch, ascending."""
-    read = [f for f in source if skip <= f.offset < end]
-    packed = [
-        RowFailure(int(offsets[f.offset]), f.reason, f.where, f.raw, "write" if f.stage == "source" else f.stage)
-        for f in encoding
-    ]
-    return sorted(read + packed, key=lambda f: f.offset)

@@ -1,0 +1,74 @@
+"""Child processes that are born without side effects and do not outlive their parent."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""What a terminal or a service manager sends to every process of a group, and only the first of them handles."""
+
+KILLED_S = 5.0
+"""How long a killed process may take to be gone; one stuck in the kernel is left behind."""
+
+ORPHANED = 113
+"""Exit code of a child whose parent is gone. Nobody is left to read it; it helps in a process trace."""
+
+PR_SET_PDEATHSIG = 1
+
+_starting = threading.Lock()
+
+
+def spawn(target: Callable[..., None], args: tuple[Any, ...], *, name: str, needs_main: bool) -> SpawnProcess:
+    """Start a process that calls `target(*args)`, which begins with `settle_in`.
+
+    `spawn` imports the main script again, which re-runs one without `if __name__ == "__main__"` and costs
+    start-up time otherwise: `needs_main` says that the work was defined in the script. Start it from a thread
+    that lives as long as this process: on Linux the kernel takes the end of that thread for the parent's.
+    """
+    process = multiprocessing.get_context("spawn").Process(target=target, args=args, name=name, daemon=False)
+    with _quietly(needs_main=needs_main):
+        process.start()
+    return process
+
+
+def settle_in(parent: int) -> None:
+    """First thing in a child of `spawn`: deaf to SIGINT and SIGTERM, and killed when its parent dies.
+
+    SIGINT and SIGTERM were blocked on entry; the first process of the group alone decides what they mean.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # not SIG_IGN, which programs started by the work would inherit and then could not be terminated
+    signal.signal(signal.SIGTERM, lambda _signum, _frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    if sys.platform == "linux":
+        # works even while the interpreter is stuck
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:
+        os._exit(ORPHANED)
+
+
+@contextmanager
+def _quietly(*, needs_main: bool) -> Generator[None]:
+    """Start a process that meets no signal before it can handle it, and runs the user's script only if it must."""
+    # the tracker of `multiprocessing` changes the signal mask when it is started
+    resource_tracker.ensure_running()
+    with _starting:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        main = vars(sys.modules["__main__"])
+        hidden: dict[str, object] = (
+            {} if needs_main else {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
+        )
+        main.setdefault("__spec__", None)
+        try:
+            yield
+        finally:
+            main.update(hidden)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
