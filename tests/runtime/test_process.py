@@ -37,6 +37,17 @@ kept = [[i] for i in range(50_000)]
 print(gc.get_stats()[0]["collections"] - before)
 """
 
+LAST_LOOK = """
+from data_bridge.runtime.process import collect_rarely
+{setup}
+class Found:
+    def __del__(self):
+        print(1)
+found = Found()
+found.found = found
+print(0, end="")
+"""
+
 
 def said(code: str, **env: str) -> int:
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
@@ -59,3 +70,8 @@ def test_numpy_starts_no_threads_of_its_own_unless_the_user_wants_them() -> None
 def test_objects_that_stay_are_not_looked_through_again_and_again() -> None:
     assert said(COLLECTIONS.format(setup="collect_rarely()")) <= 1
     assert said(COLLECTIONS.format(setup="")) > 10
+
+
+def test_the_end_of_a_process_does_not_look_through_all_it_kept() -> None:
+    assert said(LAST_LOOK.format(setup="collect_rarely()")) == 0
+    assert said(LAST_LOOK.format(setup="")) == 1
