@@ -13,7 +13,7 @@ from data_bridge.model.source import Field, Probe
 from data_bridge.pipelines.content import member_bytes
 from data_bridge.pipelines.magic import file_kind
 from data_bridge.pipelines.members import Layout, freeze, split
-from data_bridge.pipelines.rows import BadRow
+from data_bridge.rows.decoding import BadRow
 
 JPEG, PNG = b"\xff\xd8\xff\xe0rest", b"\x89PNG\r\n\x1a\nrest"
 

@@ -12,8 +12,8 @@ from data_bridge.model.batch import ArrowRows, DictRows, Row
 from data_bridge.model.keys import IndexKeys
 from data_bridge.model.shards import Encoded
 from data_bridge.model.source import Field, Probe
-from data_bridge.pipelines.rows import decode
 from data_bridge.pipelines.webdataset import WebDatasetWriter
+from data_bridge.rows.decoding import decode
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 numbers = st.integers(-(2**63), 2**63 - 1)

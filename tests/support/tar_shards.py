@@ -17,8 +17,8 @@ from data_bridge.config import PipelineSettings
 from data_bridge.model.batch import DictRows, Row, Rows
 from data_bridge.model.shards import Encoded
 from data_bridge.model.source import Field, Probe
-from data_bridge.pipelines.rows import decode
 from data_bridge.pipelines.webdataset import WebDatasetWriter
+from data_bridge.rows.decoding import decode
 
 MEDIA: Any = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 

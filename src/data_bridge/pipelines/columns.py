@@ -7,7 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from data_bridge.pipelines.arrow import (
+from data_bridge.pipelines.content import BINARY_EXTENSIONS, INTEGER_EXTENSIONS, JSON_EXTENSIONS, kind_of, member_bytes
+from data_bridge.pipelines.tarfmt import MemberColumn, column
+from data_bridge.rows.arrow import (
     column_values,
     count_nonfinite,
     is_binary,
@@ -15,11 +17,9 @@ from data_bridge.pipelines.arrow import (
     is_text,
     json_rows,
 )
-from data_bridge.pipelines.buffers import Column
-from data_bridge.pipelines.content import BINARY_EXTENSIONS, INTEGER_EXTENSIONS, JSON_EXTENSIONS, kind_of, member_bytes
-from data_bridge.pipelines.rows import BadRow
-from data_bridge.pipelines.tarfmt import MemberColumn, column
-from data_bridge.pipelines.values import dump
+from data_bridge.rows.buffers import Column
+from data_bridge.rows.decoding import BadRow
+from data_bridge.rows.values import dump
 
 
 def member_column(array: Column, extension: str) -> MemberColumn | None:

@@ -7,8 +7,8 @@ from typing import Any, Final
 import numpy as np
 
 from data_bridge.model.batch import Media
-from data_bridge.pipelines.rows import BadRow
-from data_bridge.pipelines.values import dump, text
+from data_bridge.rows.decoding import BadRow
+from data_bridge.rows.values import dump, text
 
 INTEGER_EXTENSIONS: Final = frozenset(("cls", "cls2", "index", "inx", "id"))
 """Members that readers decode with `int()`."""

@@ -9,8 +9,8 @@ from typing import IO
 import orjson
 
 from data_bridge.model.batch import RowFailure, Rows
-from data_bridge.pipelines.rows import BadRow, decode
-from data_bridge.pipelines.values import dump
+from data_bridge.rows.decoding import BadRow, decode
+from data_bridge.rows.values import dump
 from data_bridge.utils.files import disk_full
 
 

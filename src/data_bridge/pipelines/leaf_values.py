@@ -10,8 +10,8 @@ import pyarrow.types as pt
 
 from data_bridge.model.batch import Media
 from data_bridge.pipelines.leaves import MOMENTS, ArrowType
-from data_bridge.pipelines.rows import BadRow
-from data_bridge.pipelines.values import dump, text
+from data_bridge.rows.decoding import BadRow
+from data_bridge.rows.values import dump, text
 
 
 def fit(value: Any, kind: ArrowType, *, texts: bool = False) -> Any:

@@ -11,12 +11,12 @@ import pyarrow.types as pt
 from numpy.typing import NDArray
 
 from data_bridge.errors import IntegrityError
-from data_bridge.pipelines.buffers import EMPTY, Column, bounds, buffer_of, lengths, numbers, packed, pc, valid
 from data_bridge.pipelines.leaves import ArrowType, Leaf
 from data_bridge.pipelines.litdata_classic import mapped, read_offsets
 from data_bridge.pipelines.litdata_columns import same_shape
 from data_bridge.pipelines.shardfile import ShardFile
 from data_bridge.pipelines.spool import Spool
+from data_bridge.rows.buffers import EMPTY, Column, bounds, buffer_of, lengths, numbers, packed, pc, valid
 
 BATCH_ROWS: Final = 256
 """Readers compute a row's record batch by this number."""

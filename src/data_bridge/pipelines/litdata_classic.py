@@ -10,10 +10,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data_bridge.errors import FatalError, IntegrityError
-from data_bridge.pipelines.buffers import EMPTY, Column, bounds, lengths, numbers, pc, pieces
 from data_bridge.pipelines.leaves import Leaf
 from data_bridge.pipelines.shardfile import Buffer, ShardFile
 from data_bridge.pipelines.spool import Spool
+from data_bridge.rows.buffers import EMPTY, Column, bounds, lengths, numbers, pc, pieces
 
 if sys.version_info >= (3, 14):
     from compression import zstd

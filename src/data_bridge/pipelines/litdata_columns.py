@@ -11,11 +11,11 @@ import pyarrow.types as pt
 from numpy.typing import NDArray
 
 from data_bridge.model.batch import ArrowRows, LineRows, Row, RowFailure, Rows
-from data_bridge.pipelines.arrow import column_values, is_binary, is_media, is_text
-from data_bridge.pipelines.buffers import Column, bounds, buffer_of, column, joined, packed, valid
 from data_bridge.pipelines.leaf_values import as_json, as_text, fit
 from data_bridge.pipelines.leaves import ArrowType, Leaf
-from data_bridge.pipelines.rows import STAGE, BadRow, decode
+from data_bridge.rows.arrow import column_values, is_binary, is_media, is_text
+from data_bridge.rows.buffers import Column, bounds, buffer_of, column, joined, packed, valid
+from data_bridge.rows.decoding import STAGE, BadRow, decode
 
 KEEP_NULLS = "`pipeline.litdata_layout: arrow` keeps nulls"
 _EXACT: Final[dict[str, type]] = {"bool": bool, "int": int, "float": float, "str": str, "bytes": bytes}

@@ -19,7 +19,7 @@ from data_bridge.pipelines.content import (
     member_bytes,
 )
 from data_bridge.pipelines.magic import file_kind
-from data_bridge.pipelines.rows import BadRow
+from data_bridge.rows.decoding import BadRow
 
 SAMPLE_META = frozenset(("__key__", "__url__"))
 """What samples of a tar source carry besides their members."""

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from data_bridge.model.batch import ArrowRows, LineRows, Row, RowFailure, Rows
 from data_bridge.model.keys import IndexKeys
 from data_bridge.pipelines.members import Layout, split
-from data_bridge.pipelines.rows import STAGE, BadRow, decode
 from data_bridge.pipelines.tarfmt import MAX_MEMBER_BYTES, NAME_BYTES, MemberColumn, column
-from data_bridge.pipelines.values import count_nonfinite, dump
+from data_bridge.rows.decoding import STAGE, BadRow, decode
+from data_bridge.rows.values import count_nonfinite, dump
 
 if TYPE_CHECKING:
     import pyarrow as pa

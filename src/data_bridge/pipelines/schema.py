@@ -12,7 +12,7 @@ from data_bridge.model.batch import Media
 from data_bridge.model.source import Field, Probe
 from data_bridge.pipelines.leaf_values import fit
 from data_bridge.pipelines.leaves import ArrowType, check_types, parse_type, stored_type, type_text
-from data_bridge.pipelines.rows import BadRow
+from data_bridge.rows.decoding import BadRow
 
 FIXED: Final = frozenset({"csv", "tsv", "text", "tar"})
 """Formats whose reader alone says what type a field has."""

@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 
 from data_bridge.model.batch import Media
-from data_bridge.pipelines.rows import BadRow
+from data_bridge.rows.decoding import BadRow
 
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _LONGEST_PLAIN_DECIMAL = 100

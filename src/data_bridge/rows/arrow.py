@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from data_bridge.model.batch import Media, Row
-from data_bridge.pipelines.buffers import Column, numbers, pc, valid
-from data_bridge.pipelines.rows import BadRow
-from data_bridge.pipelines.values import count_nonfinite as count_in_values
-from data_bridge.pipelines.values import duration_text
+from data_bridge.rows.buffers import Column, numbers, pc, valid
+from data_bridge.rows.decoding import BadRow
+from data_bridge.rows.values import count_nonfinite as count_in_values
+from data_bridge.rows.values import duration_text
 
 _UNIT_DIGITS: Final = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_bridge.model.batch import ArrowRows, DictRows, LineRows, Media, Row
-from data_bridge.pipelines.arrow import count_nonfinite
-from data_bridge.pipelines.rows import decode
+from data_bridge.rows.arrow import count_nonfinite
+from data_bridge.rows.decoding import decode
 
 
 def lines(*texts: str | bytes) -> LineRows:

@@ -32,7 +32,7 @@ def decode(rows: Rows) -> tuple[list[Row], NDArray[np.int64], tuple[RowFailure, 
         return list(rows.rows), np.arange(len(rows), dtype=np.int64), ()
     if isinstance(rows, LineRows):
         return _decode_lines(rows)
-    from data_bridge.pipelines.arrow import decode_batch
+    from data_bridge.rows.arrow import decode_batch
 
     found, reasons = decode_batch(rows.batch)
     failures = tuple(RowFailure(i, reasons[i], stage=STAGE) for i in sorted(reasons))

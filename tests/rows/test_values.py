@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_bridge.model.batch import Media
-from data_bridge.pipelines.rows import BadRow
-from data_bridge.pipelines.values import count_nonfinite, dump, text
+from data_bridge.rows.decoding import BadRow
+from data_bridge.rows.values import count_nonfinite, dump, text
 
 NAN, INF = float("nan"), float("inf")
 PARIS = dt.timezone(dt.timedelta(hours=2))
