@@ -20,7 +20,6 @@ from data_bridge.io.codecs import (
     codec_of,
     decompressed,
     is_compressed,
-    is_tar,
     looks_like_lines,
     skipped,
     stem_extension,
@@ -268,7 +267,6 @@ def test_names_tell_codec_and_format(uri: str, codec: str | None, extension: str
     assert codec_of(uri) == codec
     assert is_compressed(uri) is (codec is not None)
     assert stem_extension(uri) == extension
-    assert is_tar(uri) is (extension == ".tar")
 
 
 def test_only_uncompressed_lines_can_grow() -> None:

@@ -66,11 +66,6 @@ def stem_extension(uri: str) -> str:
     return _SUFFIXES[extension][1] or _last_extension(name[: -len(extension)])
 
 
-def is_tar(uri: str) -> bool:
-    """Whether the name is of a tar file, compressed or not."""
-    return stem_extension(uri) == ".tar"
-
-
 def looks_like_lines(uri: str) -> bool:
     """Whether the name is of an uncompressed file of lines, which may grow by appending."""
     return not is_compressed(uri) and stem_extension(uri) in _LINE_EXTENSIONS

@@ -5,10 +5,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from data_bridge.errors import ConfigError
 from data_bridge.io.sources.arrow_rows import plain_array
 from data_bridge.io.sources.arrow_schema import (
-    check_declared,
     column_order,
     difference,
     fields_of,
@@ -92,29 +90,3 @@ def test_a_difference_is_told_in_words_and_order_is_none() -> None:
     assert difference(left, fields_of(schema(("b", pa.large_string()), ("a", pa.int64())))) is None
     assert difference(left, fields_of(schema(("a", pa.int32()), ("b", pa.string())))) == "field 'a' is int32, not int64"
     assert column_order(["x", "y"], [left, left[::-1]]) == [None, ["a", "b"]]
-
-
-@pytest.mark.parametrize(
-    "declared",
-    [
-        {"a": "int64"},
-        {"n": "float64"},
-        {"n": "double", "l": "list<int32>"},
-        {"l": "list<item: int32>"},
-        {"s": "struct<x:str>"},
-    ],
-)
-def test_a_declaration_that_agrees_with_the_files_is_accepted(declared: dict[str, str]) -> None:
-    own: Any = pa.struct([pa.field("x", pa.string())])
-    fields = fields_of(schema(("a", pa.int64()), ("n", pa.float64()), ("l", pa.list_(pa.int32())), ("s", own)))
-
-    check_declared(fields, declared)
-
-
-def test_a_declaration_that_differs_is_a_config_error_naming_the_field() -> None:
-    fields = fields_of(schema(("a", pa.int64())))
-
-    with pytest.raises(ConfigError, match="'a' is int64 in the source, not int32"):
-        check_declared(fields, {"a": "int32"})
-    with pytest.raises(ConfigError, match="no field 'b'"):
-        check_declared(fields, {"b": "int32"})

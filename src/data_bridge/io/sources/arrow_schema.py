@@ -1,7 +1,6 @@
 """Arrow schemas as fields of the source, and Arrow types as plain ones."""
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +11,6 @@ from data_bridge.model.source import Field
 
 MEDIA = "media"
 
-_ALIASES = {"float16": "halffloat", "float32": "float", "float64": "double", "str": "string", "bytes": "binary"}
 _PLAIN: dict[str, pa.DataType] = {
     "large_string": pa.string(),
     "string_view": pa.string(),
@@ -120,27 +118,6 @@ def select(names: Sequence[str], columns: Sequence[str] | None, where: str) -> l
             hint=f"its columns are {', '.join(names)}",
         )  # fmt: skip
     return list(dict.fromkeys(columns))
-
-
-def check_declared(fields: Sequence[Field], declared: Mapping[str, str]) -> None:
-    """Compare `pipeline.schema` with what the files declare. Raises ConfigError for the first field that differs."""
-    own = {f.name: f.type for f in fields}
-    for name, text in declared.items():
-        if name not in own:
-            raise ConfigError(
-                f"pipeline.schema: the source has no field {name!r}", hint=f"its fields are {', '.join(own)}"
-            )
-        if _canonical(text) != _canonical(own[name]):
-            raise ConfigError(
-                f"pipeline.schema: field {name!r} is {own[name]} in the source, not {text}",
-                hint="the files declare their types: leave the field out of pipeline.schema or correct it",
-            )
-
-
-def _canonical(text: str) -> str:
-    """A type's text without spaces, item names and second names of numbers."""
-    text = re.sub(r"(list<)\s*(?:item|element):", r"\1", text)
-    return re.sub(r"\w+", lambda m: _ALIASES.get(m[0], m[0]), "".join(text.split()))
 
 
 def chosen_fields(schema: pa.Schema, columns: Sequence[str] | None, uri: str) -> tuple[Field, ...]:
