@@ -28,6 +28,7 @@ CATCH_ALL: dict[str, int] = {
     "pipelines/webdataset.py": 1,
     "runtime/lane.py": 2,
     "runtime/lanes.py": 2,
+    "runtime/threads.py": 2,
     "storage/multipart.py": 1,
     "utils/files.py": 1,
 }

@@ -1,8 +1,10 @@
 import gzip
 import hashlib
+import itertools
 import os
 import resource
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,9 +18,11 @@ DATA = b"".join(hashlib.sha256(str(i).encode()).digest() + b"text" * 8 for i in 
 STAGES: list[Callable[[], Compressor] | None] = [None, Gzip, Zstd]
 
 
-def written(path: Path, sizes: list[int], compressor: Callable[[], Compressor] | None = None) -> tuple[int, str]:
+def written(
+    path: Path, sizes: list[int], compressor: Callable[[], Compressor] | None = None, *, behind: bool = False
+) -> tuple[int, str]:
     """Write DATA in pieces of the given sizes, over and over."""
-    file = ShardFile(path, compressor)
+    file = ShardFile(path, compressor, behind=behind)
     start = turn = 0
     while start < len(DATA):
         size = sizes[turn % len(sizes)]
@@ -32,8 +36,9 @@ def test_bytes_do_not_depend_on_how_much_is_written_at_once(
     tmp_path: Path, compressor: Callable[[], Compressor] | None
 ) -> None:
     results = set()
-    for number, sizes in enumerate([[len(DATA)], [1000], [512, 700_000, 3, 1 << 20], [1 << 18], [300_000]]):
-        results.add(written(tmp_path / str(number), sizes, compressor))
+    every = [[len(DATA)], [1000], [512, 700_000, 3, 1 << 20], [1 << 18], [300_000]]
+    for number, (sizes, behind) in enumerate(itertools.product(every, [False, True])):
+        results.add(written(tmp_path / str(number), sizes, compressor, behind=behind))
         content = (tmp_path / str(number)).read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) in results
 
@@ -70,24 +75,28 @@ def test_two_attempts_never_share_a_file(tmp_path: Path) -> None:
     assert (tmp_path / "f").read_bytes() == b"mine"
 
 
-def test_abort_leaves_nothing_and_close_cannot_be_undone(tmp_path: Path) -> None:
-    file = ShardFile(tmp_path / "f")
+@pytest.mark.parametrize("behind", [False, True])
+def test_abort_leaves_nothing_and_close_cannot_be_undone(tmp_path: Path, behind: bool) -> None:
+    threads = threading.active_count()
+    file = ShardFile(tmp_path / "f", behind=behind)
     file.write(DATA)
     file.abort()
     file.abort()
     assert list(tmp_path.iterdir()) == []
+    assert threading.active_count() == threads
 
-    kept = ShardFile(tmp_path / "g")
+    kept = ShardFile(tmp_path / "g", behind=behind)
     kept.close()
     kept.abort()
     assert (tmp_path / "g").exists()
 
 
-def test_a_full_disk_is_a_retryable_error_that_names_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_full_disk_is_a_retryable_error_that_names_the_file(tmp_path: Path, behind: bool) -> None:
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("needs /dev/full")
-    file = ShardFile(tmp_path / "data-bridge-test")
+    file = ShardFile(tmp_path / "data-bridge-test", behind=behind)
     try:
         descriptor = os.open(full, os.O_WRONLY)
         assert file._fd is not None

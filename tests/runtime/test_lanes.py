@@ -17,7 +17,8 @@ from support.engine_works import wait_for
 from support.lane_works import Arrays, Grows, Misbehaves, OnlyHere, Raises, Squares, Unsendable
 
 from data_bridge.runtime import lanes as module
-from data_bridge.runtime.lanes import BOXES, DEPTH, Lanes
+from data_bridge.runtime.lanes import AHEAD, BOXES, DEPTH, Lanes
+from data_bridge.utils.budget import ByteBudget
 
 ITEMS = 600
 SIZE = 100
@@ -101,6 +102,29 @@ def test_arrays_are_views_of_shared_memory_that_stay_as_they_are_while_held() ->
         assert len(arena._free) == BOXES
 
 
+def test_the_block_can_be_left_while_the_next_item_waits_for_memory_that_is_held_in_it() -> None:
+    budget = ByteBudget(1000)
+    held, source = budget.account("lanes"), budget.account("source")
+    full = threading.Event()
+    waited: list[bool] = []
+
+    def items() -> Iterator[int]:
+        yield 0
+        assert full.wait(30)
+        source.acquire(300)
+        waited.append(source.acquire(300))
+        yield 1
+
+    with Lanes(Squares(), cores=lambda: 2, account=held) as lanes:
+        landing = lanes.map(items(), size)
+        next(landing)
+        held.acquire(600)
+        full.set()
+        wait_for(lambda: bool(budget._pool.line), "the source to want more memory than there is")
+
+    assert waited == [True]
+
+
 def test_no_more_is_on_its_way_than_the_budget_allows() -> None:
     drawn = landed = 0
 
@@ -108,8 +132,8 @@ def test_no_more_is_on_its_way_than_the_budget_allows() -> None:
         nonlocal drawn
         for item in until_children(lanes, 1):
             drawn += 1
-            # the one that is being drawn, those on their way (3 times their size each, at least)
-            assert drawn - landed <= 1 + 1000 // (3 * SIZE)
+            # the ones that are drawn ahead, those on their way (3 times their size each, at least)
+            assert drawn - landed <= AHEAD + 2 + 1000 // (3 * SIZE)
             yield item
 
     with Lanes(Squares(), cores=lambda: 2, budget_bytes=1000) as lanes:

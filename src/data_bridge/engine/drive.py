@@ -11,6 +11,7 @@ from data_bridge.engine.partitions import PartitionWork, Parts
 from data_bridge.engine.processes import ProcessEngine
 from data_bridge.errors import BusyError, DataError, FatalError, RetryableError, SourceError
 from data_bridge.events import Event, ItemFailed, Notice, Observer, PartitionDone, ShardCommitted
+from data_bridge.io.codecs import is_compressed
 from data_bridge.model.plan import Plan
 from data_bridge.model.shards import Claim
 from data_bridge.pipelines.base import Pipeline, Takeover
@@ -20,6 +21,8 @@ from data_bridge.utils.progress import PartitionLog, totals
 
 INLINE_BYTES = 64_000_000
 """A source smaller than this costs less in this process than starting others."""
+ALONE_BYTES = 4 * INLINE_BYTES
+"""The same for a source of one partition, unless it is compressed: a second core can take only a part of the work."""
 
 
 def drive(
@@ -75,12 +78,18 @@ def engine_for(settings: Settings, plan: Plan, workers: int | None) -> tuple[Eng
     chosen = workers if workers is not None else settings.pipeline.workers
     if chosen is None:
         cores = usable_cores()
-        small = sum(p.bytes or INLINE_BYTES for p in plan.partitions) <= INLINE_BYTES
-        # on one core, a slot pays where there is a crash to survive: one partition alone is not worth it
-        chosen = 0 if small or (cores == 1 and len(plan.partitions) == 1) else cores
+        alone = len(plan.partitions) == 1
+        small = sum(p.bytes or INLINE_BYTES for p in plan.partitions) <= (_alone_bytes(plan) if alone else INLINE_BYTES)
+        chosen = 0 if small or (alone and cores == 1) else cores
     if chosen == 0:
         return InlineEngine(), 1
     return ProcessEngine(chosen, settings.pipeline.hang_timeout_s), chosen
+
+
+def _alone_bytes(plan: Plan) -> int:
+    """Up to what size the only partition of a plan costs less in this process."""
+    compressed = any(is_compressed(plan.files[piece.file].uri) for piece in plan.partitions[0].pieces)
+    return INLINE_BYTES if compressed else ALONE_BYTES
 
 
 def _wait_until_dead(watch: claims.Watch, holders: set[str]) -> frozenset[str]:

@@ -118,9 +118,9 @@ class LitDataWriter:
             payload, sizes = self._layout.pack(made.arrays, len(made.rows))
         return Encoded(payload, np.cumsum(sizes), made.rows, made.failures)
 
-    def begin(self, path: Path) -> None:
+    def begin(self, path: Path, *, behind: bool = False) -> None:
         frame = self._layout.compressor
-        self._file = ShardFile(path, None if frame is None else lambda: frame)
+        self._file = ShardFile(path, None if frame is None else lambda: frame, behind=behind)
         self._chunk = self._layout.open(path.parent)
         self._samples = 0
 

@@ -199,7 +199,7 @@ class PartitionRun:
         shard, ends = self._shard, run.encoded.ends
         first, last = run.first + int(run.offsets[lo]), run.first + int(run.offsets[hi - 1])
         if shard.written == 0:
-            self._writer.begin(self._staging.shard_path(self._shard_name()))
+            self._writer.begin(self._staging.shard_path(self._shard_name()), behind=self._control.cores > 1)
             self._range = (first, first)
         self._writer.write(run.encoded, lo, hi)
         self._range = (self._range[0], last + 1)

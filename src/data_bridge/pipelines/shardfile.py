@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
+from data_bridge.runtime.threads import Behind
 from data_bridge.utils.files import writing
 
 if sys.version_info >= (3, 14):
@@ -19,6 +20,8 @@ else:
 
 WRITE_BYTES = 1 << 20
 """Bytes per system call: calls of many MB cost several times the kernel time."""
+BEHIND_BYTES = 4 << 20
+"""Bytes that wait for the thread that writes them."""
 STAGE_BYTES = 1 << 18
 """A compressor is always fed blocks of exactly this size: its output must not depend on who wrote how much at once."""
 
@@ -77,28 +80,32 @@ class Zstd:
 class ShardFile:
     """A new file that ends either complete and hashed (`close`) or not there at all (`abort`).
 
-    Making it durable is left to the store that takes it, so that packing never waits for the disk.
+    Making it durable is left to the store that takes it, so that packing never waits for the disk. With `behind`, a
+    thread compresses, hashes and writes: that releases the interpreter's lock and takes as long as packing itself.
+    What goes wrong there is raised by the next `write` or by `close`.
     Opened exclusively: two attempts never share a file. Raises DiskFullError when the device is full and
     FatalError for every other refusal of the operating system, both naming the file.
     """
 
-    def __init__(self, path: Path, compressor: Callable[[], Compressor] | None = None) -> None:
+    def __init__(self, path: Path, compressor: Callable[[], Compressor] | None = None, *, behind: bool = False) -> None:
         self.path = path
         self.size = 0
         """Bytes written so far, after compression; those still in memory are not counted."""
         self._hash = hashlib.sha256()
         self._pending: list[Buffer] = []
         self._pending_size = 0
+        self._rest: Buffer = b""
         self._compressor = compressor() if compressor is not None else None
         self._limit = WRITE_BYTES if compressor is None else STAGE_BYTES
         with writing(self.path):
             self._fd: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        self._behind = Behind(self._store, BEHIND_BYTES) if behind else None
 
     def write(self, data: Buffer) -> None:
         """Append bytes. `data` must not change until the file is closed: small pieces are kept, not copied."""
         if self._compressor is None and self._pending_size + len(data) >= WRITE_BYTES and len(data) >= WRITE_BYTES // 4:
             self._flush()
-            self._emit(data)
+            self._hand_on(data)
             return
         self._pending.append(data)
         self._pending_size += len(data)
@@ -109,8 +116,10 @@ class ShardFile:
         """Write what is left and close. Returns the file's size in bytes and the hex SHA-256 of its content."""
         try:
             self._flush()
+            if self._behind is not None:
+                self._behind.end()
             if self._compressor is not None:
-                self._emit(self._compressor.compress(b"".join(self._pending)))
+                self._emit(self._compressor.compress(self._rest))
                 self._emit(self._compressor.flush())
             with writing(self.path):
                 fd = self._open_fd()
@@ -119,13 +128,15 @@ class ShardFile:
         except BaseException:
             self.abort()
             raise
-        self._pending = []
+        self._pending, self._rest = [], b""
         return self.size, self._hash.hexdigest()
 
     def abort(self) -> None:
         """Close and remove the file; nothing happens when it is closed already."""
-        fd, self._fd = self._fd, None
         self._pending, self._pending_size = [], 0
+        if self._behind is not None:
+            self._behind.drop()
+        fd, self._fd = self._fd, None
         if fd is None:
             return
         with suppress(OSError):
@@ -134,19 +145,32 @@ class ShardFile:
             self.path.unlink()
 
     def _flush(self) -> None:
-        block: Buffer = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
-        if self._compressor is None:
+        if self._pending:
+            block: Buffer = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
             self._pending, self._pending_size = [], 0
+            self._hand_on(block)
+
+    def _hand_on(self, block: Buffer) -> None:
+        self._open_fd()
+        if self._behind is None:
+            self._store(block)
+        else:
+            self._behind.put(block, len(block))
+
+    def _store(self, block: Buffer) -> None:
+        if self._compressor is None:
             self._emit(block)
             return
-        view, whole = memoryview(block), len(block) - len(block) % STAGE_BYTES
+        view = memoryview(b"".join((self._rest, block)) if self._rest else block)
+        whole = len(view) - len(view) % STAGE_BYTES
         for start in range(0, whole, STAGE_BYTES):
             self._emit(self._compressor.compress(view[start : start + STAGE_BYTES]))
-        rest = view[whole:]
-        self._pending, self._pending_size = [rest] if rest else [], len(rest)
+        self._rest = view[whole:]
 
     def _emit(self, data: Buffer) -> None:
-        fd, view = self._open_fd(), memoryview(data).cast("B")
+        fd = self._fd
+        assert fd is not None, "the thread behind ends before the file is closed"
+        view = memoryview(data).cast("B")
         with writing(self.path):
             for start in range(0, len(view), WRITE_BYTES):
                 block = view[start : start + WRITE_BYTES]

@@ -64,10 +64,10 @@ class WebDatasetWriter:
         keys_found = samples.keys if self._key_field is not None else None
         return Encoded(data, ends, samples.rows, samples.failures, keys_found, samples.warnings)
 
-    def begin(self, path: Path) -> None:
+    def begin(self, path: Path, *, behind: bool = False) -> None:
         if self._file is not None:
             raise ValueError("the shard before is still open")
-        self._file = ShardFile(path, _COMPRESSORS[self._format])
+        self._file = ShardFile(path, _COMPRESSORS[self._format], behind=behind)
         self._size = self._samples = 0
         self._keys = set()
 

@@ -48,8 +48,8 @@ class ShardWriter(Protocol):
         """
         ...
 
-    def begin(self, path: Path) -> None:
-        """Start a shard in a new file (opened exclusively)."""
+    def begin(self, path: Path, *, behind: bool = False) -> None:
+        """Start a shard in a new file (opened exclusively), written by a thread `behind` where a core is free for it."""
         ...
 
     def write(self, encoded: Encoded, lo: int, hi: int) -> None:

@@ -11,10 +11,13 @@ from typing import Any, Generic, Literal, TypeVar
 
 from data_bridge.runtime.arena import Arena
 from data_bridge.runtime.lane import Done, Failed, Inline, Lane
+from data_bridge.runtime.threads import Ahead
 from data_bridge.utils.budget import Account, ByteBudget
 
 BUDGET_BYTES = 64_000_000
 """Items and results on their way, at most, whatever the number of cores."""
+AHEAD, AHEAD_BYTES = 8, 16_000_000
+"""Items, and their bytes, taken from their source before there is somebody to work on them, at most."""
 BOXES = 32
 """Items on their way, at most."""
 BOX_BYTES = 32 << 20
@@ -73,6 +76,7 @@ class Lanes(Generic[Item, Result]):
         self._charged = 0
         self._queue: deque[_Flight[Item, Result]] = deque()
         self._lanes: list[Lane[_Flight[Item, Result]]] = []
+        self._ahead: Ahead[Item] | None = None
         self._arena: Arena | None = None
         self._pickled: bytes | None = None
         self._trial = _Trial()
@@ -82,7 +86,9 @@ class Lanes(Generic[Item, Result]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._account.close()
+        self._account.close()  # first: what is drawn ahead may be waiting for memory held here
+        if self._ahead is not None:
+            self._ahead.stop()
         for lane in self._lanes:
             lane.end()
         self._lanes.clear()
@@ -107,7 +113,7 @@ class Lanes(Generic[Item, Result]):
         `items` is raised behind the results of the items before it. At most once at a time.
         """
         error: list[Exception] = []
-        for item in _until_error(items, error):
+        for item in _until_error(self._drawn(iter(items), size), error):
             bytes_ = size(item)
             flight: _Flight[Item, Result] = _Flight(item, bytes_, math.ceil(self._ratio * bytes_))
             while not self._admit(flight):
@@ -132,6 +138,17 @@ class Lanes(Generic[Item, Result]):
                 yield self._land()
         if error:
             raise error[0]
+
+    def _drawn(self, items: Iterator[Item], size: Callable[[Item], int]) -> Iterator[Item]:
+        """The items; in a thread of their own as soon as there is a second core."""
+        while self._cores() == 1:
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            yield item
+        self._ahead = Ahead(items, size, AHEAD, AHEAD_BYTES)
+        yield from self._ahead
 
     @property
     def _first_is_away(self) -> bool:
@@ -170,10 +187,10 @@ class Lanes(Generic[Item, Result]):
         if not self._queue:
             flight.state = "late"  # its turn has come
         else:
-            flight.state = self._ahead(flight)
+            flight.state = self._done_early(flight)
         self._grow()
 
-    def _ahead(self, flight: _Flight[Item, Result]) -> Literal["late", "done"]:
+    def _done_early(self, flight: _Flight[Item, Result]) -> Literal["late", "done"]:
         try:
             flight.result = self._function(flight.item)
         except Exception:  # noqa: BLE001 - raised again when the results before it are out
