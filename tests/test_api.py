@@ -14,6 +14,7 @@ import pytest
 from support.corpus import write_jsonl
 from support.kill import tree
 from support.readers import read_json_samples
+from support.runs import out, settings, source
 
 import data_bridge.errors
 from data_bridge import api
@@ -28,27 +29,11 @@ from data_bridge.utils.claims import _started, this_host
 from data_bridge.utils.files import partial_path
 from data_bridge.utils.progress import dump
 
-
-def settings(source: Path | str, out: Path, **more: object) -> Settings:
-    return Settings.model_validate(
-        {"pipeline": {"input_uri": str(source), "output_uri": str(out), "samples_per_shard": 50, "workers": 0, **more}}
-    )
+__all__ = ["out", "source"]
 
 
 def snapshot(out: Path) -> dict[str, tuple[int, bytes]]:
     return {str(p): (p.stat().st_mtime_ns, p.read_bytes()) for p in out.rglob("*") if p.is_file()}
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    path = tmp_path / "source.jsonl"
-    write_jsonl(path, 120)
-    return path
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
 
 
 def test_every_sample_is_in_a_shard_in_order(source: Path, out: Path) -> None:

@@ -9,6 +9,7 @@ from support.corpus import write_jsonl
 from support.http_server import HttpServer
 from support.kill import tree
 from support.readers import read_json_samples
+from support.runs import out, settings, source
 
 from data_bridge import api
 from data_bridge.config import Settings
@@ -23,23 +24,7 @@ from data_bridge.storage import open_store
 from data_bridge.utils.claims import Heartbeat
 from data_bridge.utils.progress import dump
 
-
-def settings(source: object, out: Path | str, **more: object) -> Settings:
-    return Settings.model_validate(
-        {"pipeline": {"input_uri": source, "output_uri": str(out), "samples_per_shard": 50, "workers": 0, **more}}
-    )
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    path = tmp_path / "source.jsonl"
-    write_jsonl(path, 120)
-    return path
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
+__all__ = ["out", "source"]
 
 
 def test_two_addresses_that_only_a_secret_tells_apart_are_refused(out: Path) -> None:

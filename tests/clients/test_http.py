@@ -4,24 +4,20 @@ import os
 import pickle
 import ssl
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
 from support.http_server import HttpServer, etag_of
+from support.http_server import http_server as server
 from support.tls import authority
 
 from data_bridge.clients.http import CutError, HttpClient, HttpFile
 from data_bridge.errors import BridgeError, ConfigError, RetryableError, SourceError
 
+__all__ = ["server"]
+
 DATA = bytes(range(256)) * 4000
-
-
-@pytest.fixture
-def server() -> Iterator[HttpServer]:
-    with HttpServer() as server:
-        yield server
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.fault_proxy import Fault, FaultProxy
 from support.http_server import HttpServer
+from support.http_server import http_server as server
+from support.reading import no_thread_is_left, reading_threads, wait_for_readers
 from support.seaweed import Seaweed, seaweed
 
 from data_bridge.clients.http import HttpClient
@@ -23,7 +25,7 @@ from data_bridge.io.transport import Transport
 from data_bridge.utils.budget import ByteBudget
 from data_bridge.utils.retry import Retry
 
-__all__ = ["seaweed"]
+__all__ = ["no_thread_is_left", "seaweed", "server"]
 
 DATA = random.Random(8).randbytes(600_000)
 SMALL = Ranges(first_bytes=10_000, bytes=100_000, at_once=4)
@@ -34,24 +36,6 @@ def transport(timeout_s: float = 10.0, **options: Any) -> Transport:
     made = Settings.model_validate({"pipeline": {"input_uri": "unused"}, **options})
     retry = Retry(first_s=0.001, longest_s=0.01)
     return Transport(made, retry=retry, http=HttpClient(timeout_s=timeout_s), ranges=SMALL)
-
-
-@pytest.fixture
-def server() -> Iterator[HttpServer]:
-    with HttpServer() as server:
-        yield server
-
-
-def reading_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "data-bridge-read-ahead"]
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    yield
-    for thread in reading_threads():
-        thread.join(5)
-    assert reading_threads() == []
 
 
 # ---- ranges
@@ -304,8 +288,7 @@ def test_a_reader_given_up_ends_at_once_though_the_server_stalls(server: HttpSer
 
     del blocks
 
-    for thread in reading_threads():
-        thread.join(5)
+    wait_for_readers()
     assert time.monotonic() - began < 5
 
 
@@ -400,7 +383,6 @@ def test_a_reader_of_an_object_given_up_ends_at_once_though_the_store_stalls(
 
     del blocks
 
-    for thread in reading_threads():
-        thread.join(5)
+    wait_for_readers()
     assert time.monotonic() - began < 5
     assert reading_threads() == []

@@ -7,8 +7,6 @@ import itertools
 import os
 import pickle
 import random
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 from support.http_server import FOREVER, HttpServer
+from support.http_server import http_server as server
+from support.reading import no_thread_is_left, reading_threads
 
 from data_bridge.clients.http import HttpClient
 from data_bridge.config import Settings
@@ -27,6 +27,8 @@ from data_bridge.io.transport import Transport
 from data_bridge.model.source import SourceFile
 from data_bridge.utils.retry import Retry
 
+__all__ = ["no_thread_is_left", "server"]
+
 DATA = random.Random(7).randbytes(3_300_000)
 LINES = b"".join(b'{"id": %d}\n' % n for n in range(20_000))
 
@@ -35,24 +37,6 @@ def transport(timeout_s: float = 10.0, ranges: Ranges | None = None, **pipeline:
     made = Settings.model_validate({"pipeline": {"input_uri": "unused", **pipeline}})
     retry = Retry(first_s=0.001, longest_s=0.01)
     return Transport(made, retry=retry, http=HttpClient(timeout_s=timeout_s), ranges=ranges)
-
-
-@pytest.fixture
-def server() -> Iterator[HttpServer]:
-    with HttpServer() as server:
-        yield server
-
-
-def reading_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "data-bridge-read-ahead"]
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    yield
-    for thread in reading_threads():
-        thread.join(5)
-    assert reading_threads() == []
 
 
 # ---- finding

@@ -7,11 +7,11 @@ import pickle
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.racing import winners
 from support.store_contract import ObjectStoreContract, written
 
 from data_bridge.errors import ConfigError, DiskFullError, IntegrityError, StoreError
@@ -148,19 +148,8 @@ def test_a_presigned_url_is_the_file(tmp_path: Path) -> None:
 
 def test_without_links_writers_of_two_stores_still_take_turns(tmp_path: Path) -> None:
     stores = [LocalStore(tmp_path, link=no_links) for _ in range(8)]
-    start = threading.Barrier(8)
-    won: list[int] = []
 
-    def write(number: int) -> None:
-        start.wait()
-        if stores[number].put_if_absent("k", f"writer {number}".encode()):
-            won.append(number)
-
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    won = winners(lambda number: stores[number].put_if_absent("k", f"writer {number}".encode()), writers=8)
 
     assert len(won) == 1
 

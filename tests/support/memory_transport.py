@@ -36,10 +36,21 @@ class MemoryTransport(Transport):
         return self._serve(undo(self.contents[file.uri])[start:])
 
     def open(self, file: SourceFile) -> BinaryIO:
-        return io.BytesIO(self.contents[file.uri])
+        return _Counted(self.contents[file.uri], self)
 
     def _serve(self, content: bytes) -> Iterator[bytes]:
         for lo in range(0, len(content), self.block):
             block = content[lo : lo + self.block]
             self.served += len(block)
             yield block
+
+
+class _Counted(io.BytesIO):
+    def __init__(self, content: bytes, transport: MemoryTransport) -> None:
+        super().__init__(content)
+        self._transport = transport
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self._transport.served += len(data)
+        return data

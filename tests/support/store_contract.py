@@ -4,13 +4,13 @@ import hashlib
 import itertools
 import pickle
 import secrets
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.racing import winners
 
-from data_bridge.errors import BridgeError, IntegrityError, StoreError
+from data_bridge.errors import IntegrityError, StoreError
 from data_bridge.model.store import ObjectInfo, ObjectStore
 
 BAD_KEYS = [
@@ -106,25 +106,8 @@ class ObjectStoreContract:
         assert store.put_if_absent("k", b"mine") is True
 
     def test_of_sixteen_writers_exactly_one_wins(self, store: ObjectStore) -> None:
-        start = threading.Barrier(16)
-        won: list[int] = []
-        errors: list[BridgeError] = []
+        won = winners(lambda number: store.put_if_absent("race", f"writer {number}".encode()), writers=16)
 
-        def write(number: int) -> None:
-            start.wait()
-            try:
-                if store.put_if_absent("race", f"writer {number}".encode()):
-                    won.append(number)
-            except BridgeError as error:
-                errors.append(error)
-
-        threads = [threading.Thread(target=write, args=(number,)) for number in range(16)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-        assert errors == []
         assert len(won) == 1
         assert store.get("race") == f"writer {won[0]}".encode()
 

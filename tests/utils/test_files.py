@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
+from support.racing import winners
 
 from data_bridge.errors import DiskFullError
 from data_bridge.utils.files import (
@@ -102,19 +102,7 @@ def test_only_the_first_link_wins(tmp_path: Path) -> None:
 
 
 def test_of_sixteen_writers_exactly_one_wins(tmp_path: Path) -> None:
-    start = threading.Barrier(16)
-    won: list[int] = []
-
-    def write(number: int) -> None:
-        start.wait()
-        if link_if_absent(tmp_path / "k", f"writer {number}".encode(), f"t{number}"):
-            won.append(number)
-
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    won = winners(lambda n: link_if_absent(tmp_path / "k", f"writer {n}".encode(), f"t{n}"), writers=16)
 
     assert len(won) == 1
     assert (tmp_path / "k").read_text() == f"writer {won[0]}"

@@ -1,0 +1,27 @@
+"""Runs of 120 samples in this process, in shards of 50: `from support.runs import out, settings, source`."""
+
+from pathlib import Path
+
+import pytest
+from support.corpus import write_jsonl
+
+from data_bridge.config import Settings
+
+
+def settings(source: Path | str | list[str], out: Path | str, **more: object) -> Settings:
+    where = source if isinstance(source, list) else str(source)
+    return Settings.model_validate(
+        {"pipeline": {"input_uri": where, "output_uri": str(out), "samples_per_shard": 50, "workers": 0, **more}}
+    )
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source.jsonl"
+    write_jsonl(path, 120)
+    return path
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
