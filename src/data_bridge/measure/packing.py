@@ -11,10 +11,12 @@ from typing import TypeAlias
 
 from data_bridge.config import Settings
 from data_bridge.engine.drive import drive
+from data_bridge.engine.signals import STOPPING
 from data_bridge.errors import Interrupted
 from data_bridge.events import (
     Event,
     ItemFailed,
+    Notice,
     Observer,
     PartitionClaimed,
     PartitionDone,
@@ -206,6 +208,8 @@ class Watching:
                     self.window.close()
             case ItemFailed():
                 self.failed = True
+            case Notice(message=message) if message == STOPPING:
+                pass  # a run would finish what is in hand, a measurement throws it away
             case _:
                 self._observer(event)
 
