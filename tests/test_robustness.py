@@ -1,6 +1,9 @@
 """Ways in which a run could have lied, each found by trying: all are refused or mended now."""
 
+import itertools
 import json
+import random
+import shutil
 import threading
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from data_bridge.model.shards import Claim, Host
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines.base import Pipeline
 from data_bridge.pipelines.commit import Opening
+from data_bridge.pipelines.fresh import _steps
 from data_bridge.storage import open_store
 from data_bridge.utils.claims import Heartbeat
 from data_bridge.utils.progress import dump
@@ -93,6 +97,37 @@ def test_an_interrupted_fresh_can_be_finished(source: Path, out: Path) -> None:
     report = api.run_pipeline(settings(str(source), out), fresh=True)
 
     assert report.samples == 120
+
+
+def test_after_a_fresh_cut_off_anywhere_a_run_is_whole_or_refused(source: Path, out: Path, tmp_path: Path) -> None:
+    """Keys of one step go in any order: whatever subset of them is left."""
+    api.run_pipeline(settings(source, out))
+    write_jsonl(source, 170)
+    api.run_pipeline(settings(source, out))
+    expected = read_json_samples(out)
+    made = out.rename(tmp_path / "made")
+    steps = _steps(open_store(str(made), settings(source, made)))
+    assert sum("/plan/" in key for step in steps for key in step) == 2
+    chance = random.Random(4)
+    whole = refused = 0
+
+    for number, step in enumerate(steps):
+        for _ in range(4):
+            shutil.rmtree(out, ignore_errors=True)
+            shutil.copytree(made, out)
+            gone = chance.sample(step, chance.randint(0, len(step)))
+            for key in [*itertools.chain(*steps[:number]), *gone]:
+                (out / key).unlink()
+            try:
+                api.run_pipeline(settings(source, out))
+            except IntegrityError:
+                refused += 1
+            else:
+                whole += 1
+                assert read_json_samples(out) == expected
+
+    assert whole
+    assert refused
 
 
 class Stop(Exception):

@@ -12,6 +12,7 @@ from support.racing import winners
 
 from data_bridge.errors import IntegrityError, StoreError
 from data_bridge.model.store import ObjectInfo, ObjectStore
+from data_bridge.storage.deleting import delete_all
 
 BAD_KEYS = [
     "",
@@ -145,6 +146,16 @@ class ObjectStoreContract:
 
         assert store.head("a/b") is None
         assert list(store.list()) == []
+
+    def test_many_are_deleted_and_no_others(self, store: ObjectStore) -> None:
+        keys = [f"x/{number:02}" for number in range(40)]
+        for key in [*keys, "kept"]:
+            store.put_bytes(key, b"x")
+
+        delete_all(store, [*keys, "never/was"])
+        delete_all(store, [])
+
+        assert [item.key for item in store.list()] == ["kept"]
 
     def test_probe_leaves_nothing_behind(self, store: ObjectStore) -> None:
         store.probe("_bridge/probe")

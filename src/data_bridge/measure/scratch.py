@@ -5,18 +5,17 @@ import secrets
 import shutil
 import time
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 from data_bridge.config import Settings
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines.staging import SCRATCH, staging_base
+from data_bridge.storage.deleting import delete_all
 from data_bridge.utils.files import disk_full
 
 FORGOTTEN_S = 6 * 3600.0
 """What a measurement that was killed left behind is taken away by the next one after this time; none takes so long."""
 _NAME = re.compile(r"bench-(?P<began>[0-9a-f]{8})-[0-9a-f]{8}")
-_DELETERS = 16
 
 
 class Scratch:
@@ -35,10 +34,7 @@ class Scratch:
         for folder in [self.folder, *(f for f in self._base.glob("bench-*") if _forgotten(f.name))]:
             shutil.rmtree(folder, ignore_errors=True)
         if self._store is not None and self._store.local_root is None:
-            store = self._store
-            keys = [found.key for found in store.list(SCRATCH) if self._ours(found.key)]
-            with ThreadPoolExecutor(_DELETERS, thread_name_prefix="delete") as pool:
-                list(pool.map(store.delete, keys))
+            delete_all(self._store, [found.key for found in self._store.list(SCRATCH) if self._ours(found.key)])
 
     def _ours(self, key: str) -> bool:
         name = key.split("/")[1]

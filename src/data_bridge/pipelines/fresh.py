@@ -2,6 +2,7 @@
 
 import shutil
 from contextlib import suppress
+from itertools import groupby
 
 from data_bridge.errors import BusyError, ConflictError, IntegrityError
 from data_bridge.model.manifest import MANIFEST_KEY
@@ -12,6 +13,7 @@ from data_bridge.pipelines import planning
 from data_bridge.pipelines.single_writer import WRITER_KEY
 from data_bridge.pipelines.staging import foreign
 from data_bridge.pipelines.writers import WRITERS, writer_class
+from data_bridge.storage.deleting import delete_all
 from data_bridge.utils import claims
 from data_bridge.utils.progress import Ledger, parsed
 
@@ -19,12 +21,20 @@ INDEXES = ("shards.txt", "index.json")
 
 
 def made_here(store: ObjectStore) -> list[str]:
-    """Every key that `start_over` would delete, in order: manifest, indexes, shards, then `_bridge/`.
+    """Every key that `start_over` would delete, in order.
 
     Shards are known by their names: an attempt that died may have left some that no record names, and the root held
-    nothing when the dataset was begun. Below `_bridge/` the newest records go first and the identity last, so that
-    whatever is left after a crash is still a valid beginning. Raises ConflictError for a destination without a dataset
-    of ours in it.
+    nothing when the dataset was begun. Raises ConflictError for a destination without a dataset of ours in it.
+    """
+    return [key for step in _steps(store) for key in step]
+
+
+def _steps(store: ObjectStore) -> list[list[str]]:
+    """Keys that may go in any order, step by step: manifest; indexes and shards; records, their repetitions first; the
+    plan, newest first; the identity.
+
+    So whatever is left after a crash is a valid beginning, or refused: records without their plan would pass for those of
+    another, a plan without its first generation for a whole one.
     """
     if store.get(planning.IDENTITY_KEY) is None:
         for found in foreign(store):
@@ -37,8 +47,11 @@ def made_here(store: ObjectStore) -> list[str]:
     patterns = [writer_class(name).shard_names for name in WRITERS]
     ours = [key for key in keys if key in INDEXES or any(names.fullmatch(key) for names in patterns)]
     below = [key for key in keys if key.startswith("_bridge/") and key != planning.IDENTITY_KEY]
+    folders = [list(found) for _, found in groupby(sorted(below, reverse=True), key=lambda key: key.split("/")[:3])]
+    records = [found for found in folders if not planning.is_plan(found[0])]
+    plan = [[key] for found in folders if planning.is_plan(found[0]) for key in found]
     manifest = [MANIFEST_KEY] if MANIFEST_KEY in keys else []
-    return [*manifest, *ours, *sorted(below, reverse=True), planning.IDENTITY_KEY]
+    return [manifest, ours, *records, *plan, [planning.IDENTITY_KEY]]
 
 
 def start_over(store: ObjectStore, *, steal: bool = False) -> int:
@@ -47,14 +60,14 @@ def start_over(store: ObjectStore, *, steal: bool = False) -> int:
     Raises BusyError, with nothing deleted, while a run that lives works on it (a minute is waited to see whether one
     on another machine does) and `steal` is not given.
     """
-    keys = made_here(store)
+    steps = _steps(store)
     if not steal:
         _refuse_live_runs(store)
-    for key in keys:
-        store.delete(key)
+    for keys in steps:
+        delete_all(store, keys)
     if store.local_root is not None:
         shutil.rmtree(store.local_root / "_bridge", ignore_errors=True)
-    return len(keys)
+    return sum(map(len, steps))
 
 
 def _refuse_live_runs(store: ObjectStore) -> None:

@@ -5,6 +5,7 @@ What is read on resume is compared with the config and the source as they are no
 """
 
 import difflib
+import re
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
@@ -60,6 +61,11 @@ def read_plan(store: ObjectStore, run: str) -> Plan | None:
 def append_generation(store: ObjectStore, run: str, generation: Generation) -> bool:
     """Write the next generation; False when another run has just written one."""
     return store.put_if_absent(f"{_prefix(run)}{generation.number:06d}.json", dump(generation))
+
+
+def is_plan(key: str) -> bool:
+    """Whether a key is of a generation, of whatever run."""
+    return re.match(r"_bridge/[^/]+/plan/", key) is not None
 
 
 def _prefix(run: str) -> str:
