@@ -39,6 +39,14 @@ def test_every_partition_arrives_with_its_files(monkeypatch: pytest.MonkeyPatch,
     assert sent.outline == plan.outline
 
 
+def test_what_a_slot_was_sent_can_be_sent_on() -> None:
+    plan = plan_of(3)
+
+    sent_on: Parts = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(Parts(plan)))))
+
+    assert [sent_on[i] for i in range(3)] == [plan.part(i) for i in range(3)]
+
+
 def test_a_file_that_grew_is_sent_as_it_was_last_planned() -> None:
     first = plan_of(2).first
     longer = SourceFile(uri=first.files[1].uri, size=900)

@@ -52,6 +52,7 @@ class _Pages(Parts):
 
     def __init__(self, outline: bytes, firsts: list[int], pages: list[bytes]) -> None:
         super().__init__(Plan.model_validate_json(outline))
+        self._sent = outline
         self._firsts = firsts
         self._pages = pages
         self._number = -1
@@ -63,6 +64,9 @@ class _Pages(Parts):
             self._open = msgspec.json.decode(zlib.decompress(self._pages[number]), type=list[msgspec.Raw])
             self._number = number
         return Part.model_validate_json(bytes(self._open[index - self._firsts[number]]))
+
+    def __reduce__(self) -> "tuple[type[_Pages], tuple[object, ...]]":
+        return _Pages, (self._sent, self._firsts, self._pages)
 
 
 @dataclass(frozen=True, slots=True)
