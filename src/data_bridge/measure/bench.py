@@ -80,6 +80,7 @@ class _Bench:
         self._partitions = spread(plan.partitions, max(MOST_PARTITIONS, 4 * self._slots))
         self._width = min(self._slots, len(plan.partitions))
         self._notes: list[str] = []
+        self._sent_file: int | None = None
 
     def run(self, *, use_store: bool, begun: bool) -> BenchReport:
         """Measure part after part."""
@@ -164,8 +165,6 @@ class _Bench:
             self._say(f"uploading {slots * at_once} at a time")
             found.append(sent(InlineEngine() if slots == 1 else self._engine, slots, work))
         return tuple(found), record, staging
-
-    _sent_file: int | None = None
 
     def _figures(
         self,

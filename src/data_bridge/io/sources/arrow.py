@@ -12,7 +12,7 @@ from data_bridge.errors import SourceError
 from data_bridge.io.sources.arrow_messages import FILE_MAGIC, batches_of_file, batches_of_stream
 from data_bridge.io.sources.arrow_rows import cut, path_of, plain_batch
 from data_bridge.io.sources.arrow_schema import plain_schema, reading
-from data_bridge.io.sources.columnar import Columnar, PieceRows, Run
+from data_bridge.io.sources.columnar import Columnar, PieceRows, Run, windows
 from data_bridge.model.batch import Batch
 from data_bridge.model.source import FilePiece, SourceFile
 
@@ -89,30 +89,15 @@ def _rows(
     opened: _Opened, batches: Sequence[Run], piece: FilePiece, names: Sequence[str], row: int | None
 ) -> Iterator[Batch]:
     """Batches of one piece from a row of the file on; `start` is the row number."""
-    total = sum(b.rows for b in batches)
-    at = piece.start if row is None else row
-    end = total if piece.end is None else piece.end
-    if end > total:
-        raise SourceError(
-            f"{piece.file.uri}: has {total} rows, {end} are planned",
-            hint="the file has changed since it was planned; start again with --fresh",
-        )
+    wanted = windows([batch.rows for batch in batches], piece, row)
     plain = plain_schema(opened.schema)
     schema = pa.schema([plain.field(name) for name in names])
-    first = 0
-    wanted: list[tuple[int, int]] = []
-    for number, batch in enumerate(batches):
-        if first < end and at < first + batch.rows:
-            wanted.append((number, first))
-        first += batch.rows
-    for (number, first), raw in zip(
-        wanted, _stored(opened, piece.file.uri, batches, [n for n, _ in wanted]), strict=True
-    ):
-        with reading(f"{piece.file.uri} record batch {number}", "Arrow"):
+    stored = _stored(opened, piece.file.uri, batches, [window.number for window in wanted])
+    for window, raw in zip(wanted, stored, strict=True):
+        with reading(f"{piece.file.uri} record batch {window.number}", "Arrow"):
             raw.validate(full=False)
-            lo, hi = max(at - first, 0), min(end - first, raw.num_rows)
-            rows = plain_batch(raw.slice(lo, hi - lo), schema)
-            yield from cut(rows, first + lo, piece.file.uri)
+            rows = plain_batch(raw.slice(window.start - window.first, window.end - window.start), schema)
+            yield from cut(rows, window.start, piece.file.uri)
 
 
 def _stored(opened: _Opened, uri: str, batches: Sequence[Run], numbers: Sequence[int]) -> Iterator[pa.RecordBatch]:

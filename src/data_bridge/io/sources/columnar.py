@@ -4,9 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from data_bridge.config import SourceOptions
+from data_bridge.errors import SourceError
 from data_bridge.io.sources.arrow_rows import probe_rows
 from data_bridge.io.sources.arrow_schema import chosen_fields, column_order, demand_same, reading
 from data_bridge.io.transport import Transport
@@ -25,6 +27,36 @@ class Run(NamedTuple):
     rows: int
     bytes: int
     at: int = 0
+
+
+class Window(NamedTuple):
+    """Rows [start, end) of run `number`, whose first row is `first`; all are numbers of the file's rows."""
+
+    number: int
+    first: int
+    start: int
+    end: int
+
+
+def windows(counts: Sequence[int], piece: FilePiece, row: int | None) -> list[Window]:
+    """What of which run a piece is, from a row of the file on, where `counts` are the rows of the file's runs.
+
+    Raises SourceError where the piece is planned to end behind the file's last row.
+    """
+    total = sum(counts)
+    at = piece.start if row is None else row
+    end = total if piece.end is None else piece.end
+    if end > total:
+        raise SourceError(
+            f"{piece.file.uri}: has {total} rows, {end} are planned",
+            hint="the file has changed since it was planned; start again with --fresh",
+        )
+    bounds = pairwise([0, *accumulate(counts)])
+    return [
+        Window(number, first, max(at, first), min(end, last))
+        for number, (first, last) in enumerate(bounds)
+        if first < end and at < last
+    ]
 
 
 PieceRows: TypeAlias = Callable[[FilePiece, Sequence[str], int | None], Iterator[Batch]]

@@ -15,7 +15,7 @@ from data_bridge.io.remote_file import RangedFile
 from data_bridge.io.sources.arrow_rows import COLUMN_BATCH_BYTES, cut, path_of, plain_batch
 from data_bridge.io.sources.arrow_schema import plain_schema, reading
 from data_bridge.io.sources.base import TARGET_BATCH_ROWS
-from data_bridge.io.sources.columnar import Columnar, PieceRows, Run
+from data_bridge.io.sources.columnar import Columnar, PieceRows, Run, windows
 from data_bridge.model.batch import Batch
 from data_bridge.model.source import FilePiece, SourceFile
 
@@ -127,30 +127,17 @@ def _largest(meta: "pq.FileMetaData") -> int:
 def _rows(opened: _Opened, piece: FilePiece, names: Sequence[str], row: int | None) -> Iterator[Batch]:
     """Batches of one piece from a row of the file on; `start` is the row number."""
     meta = opened.whole.metadata
-    at = piece.start if row is None else row
-    end = meta.num_rows if piece.end is None else piece.end
-    if end > meta.num_rows:
-        raise SourceError(
-            f"{piece.file.uri}: has {meta.num_rows} rows, {end} are planned",
-            hint="the file has changed since it was planned; start again with --fresh",
-        )
-    first = 0
-    wanted: list[tuple[int, int, int]] = []
-    for group in range(meta.num_row_groups):
-        rows = meta.row_group(group).num_rows
-        if first < end and at < first + rows:
-            wanted.append((group, first, first + rows))
-        first += rows
+    wanted = windows([meta.row_group(group).num_rows for group in range(meta.num_row_groups)], piece, row)
     there = False
-    for number, (group, first, last) in enumerate(wanted):
+    for number, (group, first, start, end) in enumerate(wanted):
         opened.done(group)
         here = there or opened.ahead(group, names)
         there = number + 1 == len(wanted)
         parquet = opened.streamed if here and opened.streamed is not None else opened.whole
         with reading(f"{piece.file.uri} row group {group}", "Parquet"):
-            for batch in _group(parquet, piece.file.uri, group, first, max(at, first), min(end, last), names):
+            for batch in _group(parquet, piece.file.uri, group, first, start, end, names):
                 # this group's first rows are here: the next may come while they are packed
-                there = there or opened.ahead(wanted[number + 1][0], names)
+                there = there or opened.ahead(wanted[number + 1].number, names)
                 yield batch
 
 
