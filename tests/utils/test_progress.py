@@ -209,6 +209,22 @@ def test_the_claim_of_a_process_that_is_gone_is_taken_over(ledger: Ledger) -> No
     ProgressTracker(ledger, PARTITION).claim()
 
 
+def test_the_claim_of_a_process_that_is_being_killed_is_taken_over_when_it_is_gone(ledger: Ledger) -> None:
+    # so much memory takes a moment to be given back
+    code = "kept = bytearray(b'x') * 400_000_000; print(); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        started = claims._started(process.pid)
+        assert started is not None
+        foreign_claim(ledger, claims.this_host().model_copy(update={"pid": process.pid, "started": started}))
+        process.kill()
+
+        ProgressTracker(ledger, PARTITION).claim()
+
+        assert claims._started(process.pid) is None
+
+
 def test_a_pid_used_again_by_another_process_is_not_the_holder(ledger: Ledger) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         foreign_claim(ledger, claims.this_host().model_copy(update={"pid": process.pid, "started": 12345.0}))

@@ -1,6 +1,8 @@
 """Who holds a partition: which process wrote a claim, and whether it still lives."""
 
 import os
+import select
+import signal
 import socket
 import threading
 import time
@@ -17,6 +19,9 @@ from data_bridge.model.store import ObjectStore
 HEARTBEAT_S = 15.0
 SILENCE_S = 60.0
 """A holder elsewhere is dead when its heartbeat has not changed for this long on our own clock."""
+
+DYING_S = 10.0
+"""How long a killed process may take to be gone."""
 
 Liveness = Literal["gone", "alive here", "elsewhere"]
 
@@ -50,8 +55,9 @@ def liveness(claim: Claim) -> Liveness:
         return "elsewhere"
     if claim.host.pid == os.getpid():
         return "alive here" if claim.token in _live_tokens else "gone"
-    started = _started(claim.host.pid)
-    return "alive here" if started is not None and started == claim.host.started else "gone"
+    if _started(claim.host.pid) == claim.host.started and _dying(claim.host.pid):
+        _wait_for_end(claim.host.pid)
+    return "alive here" if _started(claim.host.pid) == claim.host.started else "gone"
 
 
 def refuse_if_held(
@@ -173,6 +179,30 @@ def _started(pid: int) -> float | None:
     except ProcessLookupError:
         return None
     return None if fields[0] in "ZX" else float(fields[19])
+
+
+def _dying(pid: int) -> bool:
+    """Whether a process was sent SIGKILL and is not gone yet: a run that was killed whole ends one process after another."""
+    status = Path(f"/proc/{pid}/status")
+    try:
+        lines = status.read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    # what was sent to the whole process stays pending until the process is gone
+    pending = next((int(line.split()[1], 16) for line in lines if line.startswith("ShdPnd:")), 0)
+    return bool(pending & 1 << (signal.SIGKILL - 1))
+
+
+def _wait_for_end(pid: int) -> None:
+    """Return when a dying process is gone; one stuck in the kernel is left to be what it looks like."""
+    try:
+        process = os.pidfd_open(pid)
+    except OSError:  # it is gone, or the kernel is too old
+        return
+    try:
+        select.select([process], [], [], DYING_S)
+    finally:
+        os.close(process)
 
 
 def _exists(pid: int) -> float | None:
