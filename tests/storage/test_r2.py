@@ -18,6 +18,7 @@ from data_bridge.config import R2Settings, S3Settings
 from data_bridge.errors import ConfigError, IntegrityError
 from data_bridge.storage.multipart import MIB, part_size
 from data_bridge.storage.r2 import R2Client
+from data_bridge.utils.retry import Retry
 
 
 class TestR2Client(VerifiedStoreContract):
@@ -247,11 +248,27 @@ def test_a_store_that_does_not_know_if_none_match_is_for_one_writer(seaweed: Sea
 
 def test_the_second_put_of_a_probe_comes_late_enough_for_r2(seaweed: Seaweed, bucket: str) -> None:
     with FaultProxy("localhost", seaweed.port) as proxy:
-        R2Client(seaweed.settings_at(proxy.url), bucket).probe("_bridge/probe")
+        R2Client(seaweed.settings_at(proxy.url), bucket, scheme="r2").probe("_bridge/probe")
 
         conditional = [seen for seen in proxy.seen("PUT") if "if-none-match" in seen.headers]
         assert len(conditional) == 2
         assert conditional[1].at_s - conditional[0].at_s >= 1.1
+
+
+def test_a_probe_waits_for_no_store_but_r2_and_for_any_that_asks_for_it(seaweed: Seaweed, bucket: str) -> None:
+    waits: list[float] = []
+    busy = Fault("status", method="PUT", status=429, code="TooManyRequests", times=1, skip=1,
+                 where=lambda seen: "if-none-match" in seen.headers)  # fmt: skip
+    with FaultProxy("localhost", seaweed.port) as proxy:
+        store = R2Client(connect(seaweed.settings_at(proxy.url), attempts=1), bucket, retry=Retry(sleep=waits.append))
+
+        store.probe("_bridge/probe")
+        assert waits == []
+
+        proxy.add(busy)
+        store.probe("_bridge/probe")
+        assert len(waits) == 1
+        assert store.conditional
 
 
 NO_CRC32 = {

@@ -1,4 +1,4 @@
-"""The only module that knows botocore: a pinned S3 client, its errors in our words, and reads that cannot be short."""
+"""With `s3_models` all that knows botocore: a pinned S3 client, its errors in our words, and reads that cannot be short."""
 
 import functools
 import re
@@ -13,6 +13,7 @@ from botocore import exceptions as boto
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
 
+from data_bridge.clients.s3_models import Models
 from data_bridge.config import R2Settings, S3Settings
 from data_bridge.errors import BridgeError, ConfigError, RetryableError, StoreError
 from data_bridge.utils.retry import Retry
@@ -154,9 +155,9 @@ def _client(settings: S3Settings | R2Settings | None, endpoint: str | None, pool
 
 
 @functools.cache
-def _service_models() -> Any:
-    """Botocore's description of S3, parsed once a process: it is nine tenths of the cost of a client."""
-    return botocore.session.Session().get_component("data_loader")
+def _service_models() -> Models:
+    """Parsed once a process: they are most of the cost of a client."""
+    return Models()
 
 
 def _credentials(settings: S3Settings | R2Settings | None) -> dict[str, str]:
