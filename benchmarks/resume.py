@@ -51,6 +51,7 @@ def opened(name: str, scale: float, place: Place) -> Iterator[Work]:
         killed = place.scratch / f"{name}-{kind}-killed-{samples}"
         done = round(samples * DONE)
         driven(own("drivers", "until", _config(killed, uri, per_shard), done), {**environment(place.scratch), **env})
+        _lose_what_waited(killed)
         ways += [
             Way(f"{kind}-fresh", "ours", f"{title}, new", _first(uri, per_shard, 0), env=env),
             Way(f"{kind}-resumed", "ours", f"{title}, killed at {DONE:.0%}", _first(uri, per_shard, done),
@@ -60,6 +61,12 @@ def opened(name: str, scale: float, place: Place) -> Iterator[Work]:
     for kind in kinds:
         for left in place.scratch.glob(f"{name}-{kind}-killed-*"):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def _lose_what_waited(out: Path) -> None:
+    """Remove the shards that were packed and not committed yet: up to all that was left, they would be taken as they are."""
+    for staging in out.glob("_bridge/*/staging"):
+        shutil.rmtree(staging)
 
 
 def _config(out: Path, uri: str, per_shard: int) -> Path:
