@@ -25,6 +25,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from support.engine_works import Endless
 from data_bridge.engine.processes import ProcessEngine
 from data_bridge.errors import BridgeError
+from data_bridge.runtime.process import own_process
+if sys.argv[3] == "forked":
+    own_process()
 def observer(event):
     print(event, flush=True)
 try:
@@ -37,12 +40,15 @@ sys.exit(130 if report.interrupted else 1)
 """
 
 
+STARTS = ["spawned", "forked"]
+
+
 @contextmanager
-def driver(folder: Path, mode: str, *, group: bool = False) -> Iterator[subprocess.Popen[str]]:
+def driver(folder: Path, mode: str, start: str, *, group: bool = False) -> Iterator[subprocess.Popen[str]]:
     """A program that runs `Endless` on two workers, and is at work in both."""
     script = folder / "driver.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, str(script), str(folder), mode]
+    command = [sys.executable, str(script), str(folder), mode, start]
     with subprocess.Popen(
         command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=group
     ) as process:
@@ -68,9 +74,12 @@ def gone(pids: list[int]) -> Callable[[], bool]:
     return all_gone
 
 
+@pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_one_signal_to_the_whole_group_finishes_what_is_in_hand(tmp_path: Path, signum: signal.Signals) -> None:
-    with driver(tmp_path, "polite", group=True) as process:
+def test_one_signal_to_the_whole_group_finishes_what_is_in_hand(
+    tmp_path: Path, signum: signal.Signals, start: str
+) -> None:
+    with driver(tmp_path, "polite", start, group=True) as process:
         os.killpg(process.pid, signum)
         output, _ = process.communicate(timeout=30)
 
@@ -82,8 +91,9 @@ def test_one_signal_to_the_whole_group_finishes_what_is_in_hand(tmp_path: Path, 
     assert gone(workers(tmp_path))()
 
 
-def test_the_second_signal_kills_workers_that_do_not_listen(tmp_path: Path) -> None:
-    with driver(tmp_path, "deaf") as process:
+@pytest.mark.parametrize("start", STARTS)
+def test_the_second_signal_kills_workers_that_do_not_listen(tmp_path: Path, start: str) -> None:
+    with driver(tmp_path, "deaf", start) as process:
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
         assert "Notice(" in process.stdout.readline()
@@ -98,9 +108,10 @@ def test_the_second_signal_kills_workers_that_do_not_listen(tmp_path: Path) -> N
     assert gone(workers(tmp_path))()
 
 
+@pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("mode", ["polite", "deaf", "hung", "stuck"])
-def test_a_killed_driver_leaves_no_process_behind(tmp_path: Path, mode: str) -> None:
-    with driver(tmp_path, mode) as process:
+def test_a_killed_driver_leaves_no_process_behind(tmp_path: Path, mode: str, start: str) -> None:
+    with driver(tmp_path, mode, start) as process:
         children = psutil.Process(process.pid).children(recursive=True)
         assert set(workers(tmp_path)) <= {p.pid for p in children}
 

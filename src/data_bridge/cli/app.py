@@ -9,7 +9,7 @@ import typer
 from data_bridge.cli import words
 from data_bridge.cli.words import say
 from data_bridge.errors import BridgeError, ConfigError
-from data_bridge.runtime.process import collect_rarely, one_blas_thread
+from data_bridge.runtime.process import collect_rarely, one_blas_thread, own_process
 
 app = typer.Typer(
     name="data-bridge",
@@ -190,6 +190,7 @@ def main() -> None:
     """Entry point of both console scripts: the only place that turns errors into words and exit codes."""
     collect_rarely()
     one_blas_thread()
+    own_process()
     try:
         app()
     except BridgeError as error:

@@ -40,8 +40,18 @@ def observer_for(stream: IO[str], *, quiet: bool) -> Generator[Observer]:
 
         tally = Tally()
         console = Console(file=stream)
-        with Live(console=console, get_renderable=lambda: _display(tally), refresh_per_second=5) as live:
-            yield _Speaking(tally, lambda line: live.console.print(line, markup=False, highlight=False))
+        live = Live(console=console, get_renderable=lambda: _display(tally), refresh_per_second=5)
+        speaking = _Speaking(tally, lambda line: live.console.print(line, markup=False, highlight=False))
+
+        def show(event: Event) -> None:
+            speaking(event)
+            if isinstance(event, PartitionClaimed):
+                live.start()  # not before: it is a thread, and workers are cheap to start where there is none
+
+        try:
+            yield show
+        finally:
+            live.stop()
     else:
         tally = Tally()
         yield _Plain(tally, _Speaking(tally, tell))

@@ -3,6 +3,7 @@
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
@@ -102,6 +103,13 @@ class EngineReport:
 
 class Engine(Protocol):
     """Runs the work over partitions. Trusted with speed and survival, never with exactly-once."""
+
+    def ready(self, factory: WorkFactory, partitions: Sequence[int]) -> AbstractContextManager[None]:
+        """Start what the next `run` of the same needs; what was not used is ended with the block.
+
+        For a process that is about to start threads: before that, a worker is started at a tenth of the cost.
+        """
+        ...
 
     def run(
         self, factory: WorkFactory, partitions: Sequence[int], observer: Observer, *, poison: Poison = nowhere

@@ -50,11 +50,13 @@ def drive(
     pipeline.probe()
     work = PartitionWork(pipeline.settings, Parts(pipeline.plan), pipeline.store, driver, slots, takeover)
     counting = _Counting(observer, pipeline.settings, logs)
+    todo = sorted(set(unfinished) - set(elsewhere))
     with (
+        engine.ready(work, todo),
         claims.Heartbeat(pipeline.store, pipeline.plan.run, driver),
         single_writer(pipeline.store, watch, driver, counting, steal=takeover.steal),
     ):
-        report = engine.run(work, sorted(set(unfinished) - set(elsewhere)), counting, poison=pipeline.position)
+        report = engine.run(work, todo, counting, poison=pipeline.position)
         if elsewhere and not report.interrupted and report.error is None:
             counting(
                 Notice(f"{len(elsewhere)} partitions are held by runs elsewhere; waiting to see whether they live")

@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from data_bridge.engine.base import (
     Audience,
@@ -23,6 +24,10 @@ from data_bridge.events import Event, Notice, Observer
 
 class InlineEngine:
     """One slot in the driver's own process. A crash of the work is a crash of the run."""
+
+    def ready(self, factory: WorkFactory, partitions: Sequence[int]) -> AbstractContextManager[None]:  # noqa: ARG002
+        """See `Engine.ready`: there is nothing to start."""
+        return nullcontext()
 
     def run(
         self,

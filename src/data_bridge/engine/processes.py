@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 
 from data_bridge.engine.base import (
@@ -44,6 +45,18 @@ class ProcessEngine:
         self._slots = slots
         self._hang_timeout_s = hang_timeout_s
         self._crash_limit = crash_limit
+        self._early: _Crew | None = None
+
+    @contextmanager
+    def ready(self, factory: WorkFactory, partitions: Sequence[int]) -> Generator[None]:
+        """See `Engine.ready`: the workers begin to start."""
+        self._early = crew = self._crew(factory)
+        try:
+            crew.grow(len(partitions))
+            yield
+        finally:
+            self._early = None
+            crew.end()
 
     def run(
         self, factory: WorkFactory, partitions: Sequence[int], observer: Observer, *, poison: Poison = nowhere
@@ -52,7 +65,7 @@ class ProcessEngine:
         audience = Audience(observer)
         crashes = _Crashes(self._crash_limit, poison)
         with handle_signals() as stop:
-            crew = _Crew(self._slots, pickled(factory), self._hang_timeout_s)
+            crew, self._early = self._early or self._crew(factory), None
             run = _Run(crew, partitions, audience, crashes, stop)
             try:
                 run.until_over()
@@ -62,6 +75,9 @@ class ProcessEngine:
         if audience.error is not None:
             raise audience.error
         return run.results.report(interrupted=run.interrupted, peak_bytes=run.peak_bytes)
+
+    def _crew(self, factory: WorkFactory) -> "_Crew":
+        return _Crew(self._slots, pickled(factory), self._hang_timeout_s)
 
 
 class _Crew:
@@ -84,7 +100,7 @@ class _Crew:
         starting = sum(w.state == "starting" for w in self.workers.values())
         free = [n for n in range(self.slots) if n not in self.workers]
         for number in free[: max(0, wanted - starting)]:
-            self.workers[number] = Worker(number, self._factory)
+            self.workers[number] = Worker(number, self._factory, self.workers.values())
 
     def ready(self) -> list[Worker]:
         """Wait a moment for workers that have a message; one that closed its pipe is killed."""

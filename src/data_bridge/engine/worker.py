@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+from collections.abc import Iterable
 from multiprocessing.connection import Connection
 from typing import Literal
 
@@ -25,9 +26,9 @@ def pickled(factory: WorkFactory) -> bytes:
 
 
 class Worker:
-    """A slot's process with its pipe. It starts on construction and holds at most one partition."""
+    """A slot's process with its pipe. It starts on construction and holds at most one partition. `others` live already."""
 
-    def __init__(self, number: int, factory: bytes) -> None:
+    def __init__(self, number: int, factory: bytes, others: Iterable["Worker"] = ()) -> None:
         self.number = number
         self.state: Literal["starting", "idle", "working", "leaving"] = "starting"
         self.partition: int | None = None
@@ -41,6 +42,7 @@ class Worker:
                 (theirs, factory, os.getpid()),
                 name=f"data-bridge-slot-{number}",
                 needs_main=b"__main__" in factory,
+                mine=[self.pipe, *(other.pipe for other in others)],
             )
         self.sentinel = self._process.sentinel
 

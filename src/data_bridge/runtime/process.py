@@ -16,6 +16,22 @@ COLLECT_AFTER = 100_000
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 
+_ours: list[bool] = []
+
+
+def own_process() -> None:
+    """Say that this process is a run and nothing else, so that its children may be copies of it.
+
+    Somebody else's process may hold what no copy must touch: connections, a GPU, a hundred GB.
+    """
+    _ours.append(True)
+
+
+def process_is_ours() -> bool:
+    """Whether `own_process` was called."""
+    return bool(_ours)
+
+
 def keep_freed_memory() -> None:
     """Have the allocator give freed memory out again instead of to the system.
 

@@ -1,16 +1,21 @@
 """Child processes that are born without side effects and do not outlive their parent."""
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
-from multiprocessing.context import SpawnProcess
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
+
+from data_bridge.runtime.process import process_is_ours
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What a terminal or a service manager sends to every process of a group, and only the first of them handles."""
@@ -23,20 +28,55 @@ ORPHANED = 113
 
 PR_SET_PDEATHSIG = 1
 
+HARMLESS = frozenset({"jemalloc_bg_thd"})
+"""Threads of libraries that see to it themselves that a fork without them works."""
+
 _starting = threading.Lock()
 
 
-def spawn(target: Callable[..., None], args: tuple[Any, ...], *, name: str, needs_main: bool) -> SpawnProcess:
+def spawn(
+    target: Callable[..., None],
+    args: tuple[Any, ...],
+    *,
+    name: str,
+    needs_main: bool,
+    mine: "Sequence[Connection[Any, Any]]" = (),
+) -> BaseProcess:
     """Start a process that calls `target(*args)`, which begins with `settle_in`.
 
-    `spawn` imports the main script again, which re-runs one without `if __name__ == "__main__"` and costs
+    It is a copy of this process, with all its imports, where this process is ours and has no other thread; else a new
+    interpreter. That imports the main script again, which re-runs one without `if __name__ == "__main__"` and costs
     start-up time otherwise: `needs_main` says that the work was defined in the script. Start it from a thread
     that lives as long as this process: on Linux the kernel takes the end of that thread for the parent's.
+    `mine` are the ends of pipes that must not stay open in a copy of this process.
     """
+    if process_is_ours() and _alone():
+        process: BaseProcess = multiprocessing.get_context("fork").Process(
+            target=_forked, args=(target, args, mine), name=name
+        )
+        with _deaf():
+            process.start()
+        return process
     process = multiprocessing.get_context("spawn").Process(target=target, args=args, name=name, daemon=False)
     with _quietly(needs_main=needs_main):
         process.start()
     return process
+
+
+def _alone() -> bool:
+    """Whether this process has no other thread that a fork would cut off in the middle of something."""
+    if sys.platform != "linux":
+        return False
+    threads = [task for task in Path("/proc/self/task").iterdir() if int(task.name) != threading.get_native_id()]
+    return all((task / "comm").read_text().strip() in HARMLESS for task in threads)
+
+
+def _forked(target: Callable[..., None], args: tuple[Any, ...], theirs: "Sequence[Connection[Any, Any]]") -> None:
+    # what was here before the fork stays as it is: looking through it, or ending it, would copy its memory
+    gc.freeze()
+    for pipe in theirs:
+        pipe.close()
+    target(*args)
 
 
 def settle_in(parent: int) -> None:
@@ -60,8 +100,7 @@ def _quietly(*, needs_main: bool) -> Generator[None]:
     """Start a process that meets no signal before it can handle it, and runs the user's script only if it must."""
     # the tracker of `multiprocessing` changes the signal mask when it is started
     resource_tracker.ensure_running()
-    with _starting:
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    with _starting, _deaf():
         main = vars(sys.modules["__main__"])
         hidden: dict[str, object] = (
             {} if needs_main else {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
@@ -71,4 +110,12 @@ def _quietly(*, needs_main: bool) -> Generator[None]:
             yield
         finally:
             main.update(hidden)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
+def _deaf() -> Generator[None]:
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
