@@ -22,9 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(facts_in_words(results), "\n")
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="data-bridge-bench-") as scratch:
         place = Place(options.data or Path(scratch) / "data", Path(scratch))
-        for name in options.works:
-            found = contest(WORKS[name], name, options.scale, options.rounds, place, options.only)
-            results["works"][name] = found
+        for name, scale in options.works.items():
+            found = contest(WORKS[name], name, scale, options.rounds, place, options.only)
+            results["works"][name] = {**found, "scale": scale}
             print(table(name, found), "\n", flush=True)
             if options.json:
                 options.json.write_text(json.dumps(results, indent=2) + "\n")  # what is there survives an interruption
@@ -38,7 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("benchmarks", description=__doc__)
-    parser.add_argument("works", nargs="*", metavar="WORK", help=f"{', '.join(WORKS)}; all when none is named")
+    parser.add_argument(
+        "works",
+        nargs="*",
+        metavar="WORK",
+        help=f"{', '.join(WORKS)}; all when none is named; W2@0.5 has a scale of its own",
+    )
     parser.add_argument("--scale", type=float, default=0.5, help="share of the samples (default 0.5)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each way, in turn (default 3)")
     parser.add_argument("--only", action="append", default=[], metavar="WAY", help="only the ways of this name")
@@ -49,9 +54,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--plot", type=Path, help="draw the figures into this file (.svg or .png)")
     options = parser.parse_args(arguments)
-    if unknown := set(options.works) - set(WORKS):
+    named = [name.partition("@") for name in options.works or WORKS]
+    if unknown := {name for name, _, _ in named} - set(WORKS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(WORKS)}")
-    options.works = options.works or list(WORKS)
+    try:
+        options.works = {name: float(scale) if at else options.scale for name, at, scale in named}
+    except ValueError as error:
+        parser.error(str(error))
     return options
 
 

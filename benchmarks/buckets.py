@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import tars, upload
-from benchmarks.check_tars import check_tars
+from benchmarks.check_tars import check_tars, whole_tars
 from benchmarks.drivers import write_hashes
 from benchmarks.peers.tars import floor
 from benchmarks.sink import SOURCE, Sink
@@ -36,9 +36,17 @@ def opened(name: str, scale: float, place: Place) -> Iterator[Work]:
     with Sink(place.data) as sink:
         s3 = {"endpoint_url": sink.endpoint}
 
-        def ours(out: Path) -> list[str]:
-            pipeline = {**tars.pipeline(source, per_shard, "s3://ours/"), "input_uri": f"s3://{key}"}
-            return run(out.with_suffix(".json"), {**pipeline, **cut_as_at_full_size(scale)}, None, s3=s3)
+        def ours(workers: int, title: str) -> Way:
+            bucket = f"ours-{workers}"
+
+            def command(out: Path) -> list[str]:
+                pipeline = {**tars.pipeline(source, per_shard, f"s3://{bucket}/"), "input_uri": f"s3://{key}"}
+                return run(out.with_suffix(".json"), {**pipeline, **cut_as_at_full_size(scale)}, workers, s3=s3)
+
+            return Way(
+                bucket, "ours", title, command, check=lambda out: _check(sink, bucket, source, per_shard, out),
+                env=sink.environment,
+            )  # fmt: skip
 
         def peer(way: str, title: str, theirs: Environment | None = None) -> Way:
             bucket = way.replace("_", "-")
@@ -55,7 +63,7 @@ def opened(name: str, scale: float, place: Place) -> Iterator[Work]:
             return run(
                 out.with_suffix(".json"),
                 {**tars.pipeline(source, per_shard, str(out)), **cut_as_at_full_size(scale)},
-                None,
+                2,
             )
 
         def finished(out: Path) -> None:
@@ -66,13 +74,14 @@ def opened(name: str, scale: float, place: Place) -> Iterator[Work]:
             return Way(way, "floor", title, lambda _: own("drivers", *arguments, sink.endpoint), env=sink.environment)
 
         ways = [
-            Way("ours", "ours", "data-bridge run, workers not set", ours,
-                check=lambda out: _check(sink, "ours", source, per_shard, out), env=sink.environment),
+            ours(0, "data-bridge run, in one process"),
+            ours(2, "data-bridge run, 2 slots"),
             peer("smart_open", "smart-open + ShardWriter + boto3"),
             peer("datasets", "`datasets` streaming + ShardWriter + boto3", PEERS_DATASETS),
             part("read", "our part alone: reading", "read", f"s3://{key}"),
-            Way("pack", "floor", "our part alone: packing in a folder", pack,
-                check=lambda out: check_tars(source, per_shard, out)),
+            Way("pack", "floor", "our part alone: packing in a folder, 2 slots", pack,
+                check=lambda out: whole_tars(source, per_shard, out),
+                read_back=lambda out: check_tars(source, per_shard, out)),
             Way("send", "floor", "our part alone: sending finished shards",
                 lambda out: own("drivers", "upload", out, sink.endpoint, "s3://ours"),
                 prepare=finished, check=lambda out: upload.check(sink, out, "ours"), env=sink.environment),

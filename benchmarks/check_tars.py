@@ -25,6 +25,18 @@ def check_tars(source: Source, per_shard: int, out: Path) -> None:
         keys.add(key)
 
 
+def whole_tars(source: Source, per_shard: int, out: Path) -> None:
+    """Raise Wrong unless there are at least as many shards as it takes, each with its end: what is cheap to see."""
+    found = sorted(out.glob("*.tar"))
+    if len(found) < -(-source.samples // per_shard):
+        raise Wrong(f"{out}: {len(found)} shards")
+    for shard in found:
+        with shard.open("rb") as file:
+            file.seek(-2 * BLOCK, 2)
+            if any(file.read()):
+                raise Wrong(f"{shard}: the archive has no end")
+
+
 def _all_samples(per_shard: int, out: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     for shard in sorted(out.glob("*.tar")):
         found = 0

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import sources
-from benchmarks.check_tars import check_tars
+from benchmarks.check_tars import check_tars, whole_tars
 from benchmarks.contest import environment
 from benchmarks.tars import LINES, PER_SHARD_LINES
 from benchmarks.work import Place, Way, Work, Wrong, copy_of, cut_as_at_full_size, data_bridge, driven, own, run
@@ -44,12 +44,12 @@ def _memory(scale: float, place: Place) -> Work:
             pipeline = {"input_uri": str(uri), "output_uri": str(out), "samples_per_shard": PER_SHARD_LINES}
             return run(out.with_suffix(".json"), {**pipeline, **cut_as_at_full_size(scale)}, workers)
 
-        check = (
-            partial(_counted, samples)
-            if uri == many
-            else partial(check_tars, source if uri == source.path else small, PER_SHARD_LINES)
+        if uri == many:
+            return Way(name, "ours", title, command, check=partial(_counted, samples), size=samples)
+        check, read_back = (
+            partial(look, source if uri == source.path else small, PER_SHARD_LINES) for look in (whole_tars, check_tars)
         )
-        return Way(name, "ours", title, command, check=check, size=samples)
+        return Way(name, "ours", title, command, check=check, read_back=read_back, size=samples)
 
     slots = {0: "in one process", 2: "2 slots"}
     ways = [way("start", "a run of 1,000 lines, in one process", small.path, small.samples, 0)]

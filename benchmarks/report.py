@@ -62,8 +62,14 @@ def facts_in_words(results: Mapping[str, Any]) -> str:
     return (
         f"{about['cores']} cores ({about['processor']}), {about['memory_gb']} GB, {about['system']}, Python {about['python']}, "
         f"load before {about['load_before']}; {versions}.\n\n"
-        f"Scale {results['scale']:g}, {results['rounds']} interleaved rounds, medians."
+        f"Scale {results['scale']:g}{_other_scales(results)}, {results['rounds']} interleaved rounds, medians."
     )
+
+
+def _other_scales(results: Mapping[str, Any]) -> str:
+    scales = {name: work.get("scale", results["scale"]) for name, work in results["works"].items()}
+    others = {name: scale for name, scale in scales.items() if scale != results["scale"]}
+    return f" ({', '.join(f'{name}: {scale:g}' for name, scale in others.items())})" if others else ""
 
 
 def summary(results: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import sources
-from benchmarks.check_tars import check_tars
+from benchmarks.check_tars import check_tars, whole_tars
 from benchmarks.sources import Source
 from benchmarks.work import Kind, Place, Way, Work, cut_as_at_full_size, own, run
 
@@ -19,7 +19,7 @@ LINES, PER_SHARD_LINES = 1_000_000, 20_000
 def opened(name: str, scale: float, place: Place) -> Iterator[Work]:
     """The work of that name at a share of its size."""
     source, per_shard, what = source_of(name, scale, place.data)
-    check = partial(check_tars, source, per_shard)
+    check, read_back = (partial(look, source, per_shard) for look in (whole_tars, check_tars))
 
     def ours(workers: int, title: str) -> Way:
         def command(out: Path) -> list[str]:
@@ -29,13 +29,15 @@ def opened(name: str, scale: float, place: Place) -> Iterator[Work]:
                 workers,
             )
 
-        return Way(f"ours-{workers}", "ours", title, command, check=check)
+        return Way(f"ours-{workers}", "ours", title, command, check=check, read_back=read_back)
 
     def other(way: str, kind: Kind, title: str, *, makes_shards: bool = True) -> Way:
         def command(out: Path) -> list[str]:
             return own("peers.tars", way, source.path, out, per_shard)
 
-        return Way(way, kind, title, command, check=check if makes_shards else None)
+        if not makes_shards:
+            return Way(way, kind, title, command)
+        return Way(way, kind, title, command, check=check, read_back=read_back)
 
     ways = [
         ours(0, "data-bridge run, in one process"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from benchmarks import sources
 from benchmarks.__main__ import WORKS
-from benchmarks.check_tars import check_tars
+from benchmarks.check_tars import check_tars, whole_tars
 from benchmarks.contest import contest
 from benchmarks.dicts import opened as open_dicts
 from benchmarks.measure import measured
@@ -79,6 +79,10 @@ def test_tars_that_are_not_the_source_are_refused(tmp_path: Path) -> None:
     for wrong in (missing, twice, changed, cut):
         with pytest.raises(Wrong):
             check_tars(source, 40, wrong)
+    whole_tars(source, 40, tmp_path / "whole")
+    for wrong in (missing, cut):
+        with pytest.raises(Wrong):
+            whole_tars(source, 40, wrong)
 
 
 def test_a_peer_s_gzipped_and_parquet_tars_pass_the_same_check(tmp_path: Path) -> None:

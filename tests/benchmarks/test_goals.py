@@ -86,6 +86,7 @@ def test_the_report_replaces_what_stands_between_the_marks_of_a_document(tmp_pat
         "W2": {"title": "the work", "ways": {"ours-0": way("ours", 2), "loop": way("peer", 24), "floor": way("floor")}}
     }
     results = tmp_path / "results.json"
+    works["W2"]["scale"] = 0.5
     results.write_text(json.dumps({"facts": facts, "scale": 1, "rounds": 1, "works": works}))
     document = tmp_path / "document.md"
     document.write_text(f"before\n{MARKS[0]}\nstale\n{MARKS[1]}\nafter\n")
@@ -98,6 +99,7 @@ def test_the_report_replaces_what_stands_between_the_marks_of_a_document(tmp_pat
     assert text.startswith(f"before\n{MARKS[0]}\n")
     assert text.endswith(f"{MARKS[1]}\nafter\n")
     assert "stale" not in text
+    assert "Scale 1 (W2: 0.5), 1 interleaved rounds" in text
     assert text.count("| W2 | ≥ 11× less CPU than a json loop + ShardWriter | 12.0× | yes |") == 1
     assert text.count("| the peer | 24.00 | 12.00 |") == 1
     assert "skipped: not run" in text
