@@ -82,11 +82,9 @@ def test_the_report_replaces_what_stands_between_the_marks_of_a_document(tmp_pat
         "load_before": 0,
         "versions": {"a": "1"},
     }
-    works = {
-        "W2": {"title": "the work", "ways": {"ours-0": way("ours", 2), "loop": way("peer", 24), "floor": way("floor")}}
-    }
+    ways = {"ours-0": way("ours", 2), "loop": way("peer", 24), "floor": way("floor")}
+    works = {"W2": {"title": "the work", "ways": ways, "scale": 0.5}}
     results = tmp_path / "results.json"
-    works["W2"]["scale"] = 0.5
     results.write_text(json.dumps({"facts": facts, "scale": 1, "rounds": 1, "works": works}))
     document = tmp_path / "document.md"
     document.write_text(f"before\n{MARKS[0]}\nstale\n{MARKS[1]}\nafter\n")
