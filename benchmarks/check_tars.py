@@ -48,7 +48,7 @@ def _all_samples(per_shard: int, out: Path) -> Iterator[tuple[str, dict[str, byt
 
 def _samples(shard: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     key, members = "", dict[str, bytes]()
-    for name, content in _members(shard.read_bytes(), shard):
+    for name, content in members_of(shard):
         stem, _, extension = name.partition(".")
         if stem != key and members:
             yield key, members
@@ -57,6 +57,11 @@ def _samples(shard: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
         members[extension] = content
     if members:
         yield key, members
+
+
+def members_of(shard: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of every file in a tar."""
+    return _members(shard.read_bytes(), shard)
 
 
 def _members(data: bytes, shard: Path) -> Iterator[tuple[str, bytes]]:

@@ -127,3 +127,4 @@ class Environment:
 
 PEERS = Environment(".venv-peers")
 PEERS_DATASETS = Environment(".venv-peers-datasets")
+PEERS_IMG2DATASET = Environment(".venv-peers-img2dataset")

@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
+from support.commands import COMMANDS
 from support.console import data_bridge, environment
 from support.readers import read_tars
-from typer.main import get_command
 
 import data_bridge as package
 from data_bridge import api
-from data_bridge.cli import app
 from data_bridge.config import Settings, load_settings
 from data_bridge.config.reference import markdown
 
@@ -156,9 +155,6 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
 
 def test_every_public_name_is_in_the_readme() -> None:
     assert [name for name in package.__all__ if not re.search(rf"\b{name}\b", README)] == []
-
-
-COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]  # typer's group has them
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))

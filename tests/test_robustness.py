@@ -295,7 +295,8 @@ def test_verify_finds_a_manifest_that_hides_a_shard_and_a_lost_failures_file(out
 class Listening:
     """A control that tells when it heard three signs of life."""
 
-    stopping = False
+    stopping = draining = paused = False
+    changes = ()
     cores = 1
 
     def __init__(self) -> None:
@@ -308,6 +309,8 @@ class Listening:
         self.beats += 1
         if self.beats == 3:
             self.thrice.set()
+
+    def rest(self) -> None: ...
 
 
 def test_opening_a_source_gives_signs_of_life_until_the_first_batch() -> None:

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from data_bridge.api import bench, bench_from_file, plan, run_from_file, run_pipeline, status, verify
+    from data_bridge.api import bench, bench_from_file, control, plan, run_from_file, run_pipeline, status, verify
     from data_bridge.config import Settings, load_settings
     from data_bridge.model.bench import BenchReport
     from data_bridge.model.report import RunReport
@@ -15,6 +15,7 @@ __all__ = [
     "Settings",
     "bench",
     "bench_from_file",
+    "control",
     "load_settings",
     "plan",
     "run_from_file",

@@ -4,10 +4,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from data_bridge.config import Settings, load_settings
+from data_bridge.config import Settings, load_settings, run_folder, socket_folders
 from data_bridge.engine.base import EngineReport
 from data_bridge.engine.drive import drive, refuse_too_many_failures
-from data_bridge.errors import FatalError
+from data_bridge.errors import ConfigError, FatalError
 from data_bridge.events import (
     BudgetUsed,
     Event,
@@ -17,19 +17,39 @@ from data_bridge.events import (
     ignore,
 )
 from data_bridge.model.bench import BenchReport
+from data_bridge.model.outline import Box
 from data_bridge.model.plan import Plan
 from data_bridge.model.report import PlanReport, RunReport, StatusReport, VerifyReport
 from data_bridge.model.store import ObjectStore
+from data_bridge.monitor.folder import is_running, latest
+from data_bridge.monitor.session import Monitor
+from data_bridge.monitor.snapshot import Snapshot
 from data_bridge.pipelines.base import OpenStore, Pipeline, Takeover
 from data_bridge.pipelines.destination import output_uri
 from data_bridge.pipelines.factory import PipelineFactory
 from data_bridge.pipelines.fresh import made_here
 from data_bridge.pipelines.looking import plan_report, status_report
+from data_bridge.pipelines.planning import read_identity
+from data_bridge.pipelines.shape import shape
 from data_bridge.pipelines.verify import verify_dataset
+from data_bridge.runtime.control import Control
 from data_bridge.storage import open_store
 from data_bridge.utils.progress import PartitionLog, totals
 
-__all__ = ["bench", "bench_from_file", "load_settings", "plan", "run_from_file", "run_pipeline", "status", "verify"]
+__all__ = [
+    "bench",
+    "bench_from_file",
+    "control",
+    "graph",
+    "load_settings",
+    "now",
+    "plan",
+    "run_from_file",
+    "run_id",
+    "run_pipeline",
+    "status",
+    "verify",
+]
 
 
 def run_from_file(path: str | Path, *, observer: Observer = ignore, workers: int | None = None) -> RunReport:
@@ -56,8 +76,15 @@ def run_pipeline(
     Returns when the manifest is published, or when a signal stopped the run (status `interrupted`). Raises ConfigError
     before any work, DataError for a bad sample under `on_error: fail`, and other `BridgeError`s with progress kept.
     """
+    with Monitor(observer, settings) as monitor:
+        store = _open(settings, prefix, open_destination)
+        return _run(settings, store, monitor, workers=workers, fresh=fresh, steal=steal)
+
+
+def _run(
+    settings: Settings, store: ObjectStore, observer: Observer, *, workers: int | None, fresh: bool, steal: bool
+) -> RunReport:
     started = time.monotonic()
-    store = _open(settings, prefix, open_destination)
     pipeline = PipelineFactory.create(settings, store)
     run_plan = pipeline.prepare_anew(steal=steal) if fresh else pipeline.prepare()
     logs = pipeline.logs()
@@ -100,6 +127,29 @@ def plan(settings: Settings, *, prefix: str | None = None, open_destination: Ope
     return plan_report(settings, PipelineFactory.create(settings, _open(settings, prefix, open_destination)))
 
 
+def run_id(destination: str, settings: Settings | None = None) -> str:
+    """The id of the run that a destination belongs to. Raises ConfigError when there is no dataset."""
+    store = open_store(destination, settings or _no_settings(destination))
+    identity = read_identity(store)
+    if identity is None:
+        raise ConfigError(
+            f"no dataset at {store.uri}", hint="name the destination or the config of a run that has begun"
+        )
+    return identity.run
+
+
+def now(run: str) -> Snapshot | None:
+    """What a run says that works on this machine now, by its id; None for one that does not."""
+    snapshot = latest(run_folder(run))
+    return snapshot if snapshot is not None and is_running(snapshot) else None
+
+
+def graph(settings: Settings) -> tuple[Box, ...]:
+    """Source, stages and writers as they are wired; reads and starts nothing. Raises ConfigError as `plan` would for
+    stages that do not go together."""
+    return shape(settings.pipeline)
+
+
 def bench_from_file(path: str | Path, *, seconds: float = 60.0, observer: Observer = ignore) -> BenchReport:
     """Measure the parts of a config file's run; see `bench`."""
     return bench(load_settings(Path(path)), seconds=seconds, observer=observer)
@@ -134,6 +184,12 @@ def made_there(settings: Settings, *, prefix: str | None = None) -> int:
 def status(destination: str, settings: Settings | None = None) -> StatusReport:
     """What the ledger of a destination says. Raises ConfigError when there is no dataset."""
     return status_report(open_store(destination, settings or _no_settings(destination)))
+
+
+def control(destination: str, settings: Settings | None = None) -> Control:
+    """Commands to the run that works on a destination, on this machine and for this user. Raises ConfigError when there
+    is no dataset; each command does when nobody listens."""
+    return Control(run_id(destination, settings), socket_folders())
 
 
 def verify(destination: str, settings: Settings | None = None, *, deep: bool = False) -> VerifyReport:

@@ -1,7 +1,9 @@
 """What happened, as frozen values, and who wants to know."""
 
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
+
+from data_bridge.model.metrics import MetricRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,17 @@ class PartitionDone:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeApplied:
+    """A live change is recorded, and in force in a partition from a source index on."""
+
+    partition: int
+    index: int
+    stage: str
+    key: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
 class BudgetUsed:
     """What one activity of a slot (`name`) took of its memory budget while it worked on a partition."""
 
@@ -93,6 +106,14 @@ class BudgetUsed:
     """How often something had to wait for room in `pipeline.memory_bytes`."""
     waited_s: float
     """Together, over threads that may have waited at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """What the parts of a slot counted since the last one, while it works on a partition; every 0.2 s at most."""
+
+    partition: int
+    records: tuple[MetricRecord, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +167,9 @@ Event: TypeAlias = (
     | ShardCommitted
     | ItemFailed
     | PartitionDone
+    | ChangeApplied
     | BudgetUsed
+    | Flushed
     | PartitionFailed
     | SlotLost
     | Notice

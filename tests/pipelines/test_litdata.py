@@ -9,6 +9,7 @@ from support.litdata_chunks import (
     ROW,
     by_hand,
     chunk,
+    declared,
     observed,
     pipeline,
     writer_for,
@@ -18,6 +19,7 @@ from support.writer_contract import ShardWriterContract, pack_shard, shard_recor
 from data_bridge.config import PipelineSettings
 from data_bridge.errors import IntegrityError
 from data_bridge.model.batch import DictRows, Row
+from data_bridge.model.source import Field
 from data_bridge.pipelines.litdata import LitDataWriter
 from data_bridge.pipelines.writer import ShardWriter
 
@@ -49,6 +51,31 @@ class TestArrow(TestClassic):
 class TestArrowZstd(TestArrow):
     def settings(self) -> PipelineSettings:
         return pipeline(litdata_layout="arrow", compression="zstd")
+
+
+class TestTokens(TestClassic):
+    def settings(self) -> PipelineSettings:
+        return pipeline(litdata_layout="tokens")
+
+    def rows(self, count: int) -> list[Row]:
+        return [{"tokens": list(range(i, i + 1 + i % 7))} for i in range(count)]
+
+    def bad_row(self) -> Row:
+        return {"tokens": [1, 2**40]}
+
+    def fields(self) -> tuple[Field, ...]:
+        return (Field(name="tokens", type="list<int32>", nullable=False),)
+
+    def test_a_cut_number_is_found(self, tmp_path: Path) -> None:
+        rows: list[Row] = [{"tokens": [1, 2, 3]}, {"tokens": [4]}]
+        types = {"tokens": "list<int32>"}
+        writer = LitDataWriter(self.settings(), LitDataWriter.freeze(self.settings(), declared(types, rows)))
+        whole = chunk(writer, tmp_path, DictRows(rows))
+        assert whole == struct.pack("<8I", 2, 16, 28, 32, 1, 2, 3, 4)
+        for data in (struct.pack("<8I", 2, 16, 27, 32, 1, 2, 3, 4), whole[:-1], whole + b"x"):
+            (tmp_path / "bad").write_bytes(data)
+            with pytest.raises(IntegrityError):
+                writer.check(tmp_path / "bad")
 
 
 class TestCheck:

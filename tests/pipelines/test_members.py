@@ -11,9 +11,9 @@ from data_bridge.errors import ConfigError
 from data_bridge.model.batch import Media, Row
 from data_bridge.model.source import Field, Probe
 from data_bridge.pipelines.content import member_bytes
-from data_bridge.pipelines.magic import file_kind
 from data_bridge.pipelines.members import Layout, freeze, split
 from data_bridge.rows.decoding import BadRow
+from data_bridge.rows.magic import file_kind
 
 JPEG, PNG = b"\xff\xd8\xff\xe0rest", b"\x89PNG\r\n\x1a\nrest"
 

@@ -12,6 +12,9 @@ from data_bridge.model.batch import ArrowRows, DictRows, Row
 from data_bridge.model.keys import IndexKeys
 from data_bridge.model.shards import Encoded
 from data_bridge.model.source import Field, Probe
+from data_bridge.pipelines.members import Layout
+from data_bridge.pipelines.samples import encode_samples, from_rows
+from data_bridge.pipelines.tarfmt import pack
 from data_bridge.pipelines.webdataset import WebDatasetWriter
 from data_bridge.rows.decoding import decode
 
@@ -21,6 +24,17 @@ json_values = st.recursive(
     st.none() | st.booleans() | numbers | st.floats(allow_nan=False, allow_infinity=False) | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=8,
+)
+python_values = (
+    json_values
+    | st.floats()
+    | st.integers(-(10**30), 10**30)
+    | st.datetimes()
+    | st.decimals(allow_nan=True)
+    | st.binary(max_size=4)
+    | st.just("null")
+    | st.lists(st.floats(), max_size=2).map(np.array)
+    | st.just(object())
 )
 COLUMNS = pa.schema(
     [
@@ -86,6 +100,21 @@ def test_copied_lines_equal_the_general_path(rows: list[Row]) -> None:
     copied = encode(writer, lines)
     assert copied.payload == general.payload
     assert (copied.ends.tolist(), copied.failures) == (general.ends.tolist(), ())
+
+
+@many
+@given(st.lists(st.dictionaries(st.sampled_from("abc"), python_values, max_size=3), min_size=1, max_size=6))
+def test_dumped_rows_equal_the_general_path(rows: list[Row]) -> None:
+    layout = Layout({}, "json", known=frozenset("ab"))
+    keys = IndexKeys("", np.arange(len(rows), dtype=np.int64), 6)
+
+    fast, general = encode_samples(layout, None, DictRows(rows), keys), from_rows(layout, None, DictRows(rows), keys)
+
+    assert list(fast.keys) == list(general.keys)
+    assert fast.rows.tolist() == general.rows.tolist()
+    assert pack(fast.keys, fast.columns)[0] == pack(general.keys, general.columns)[0]
+    assert fast.warnings == general.warnings
+    assert fast.failures == general.failures
 
 
 @many

@@ -10,14 +10,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from data_bridge.engine.base import Outcome, SlotControl, Work
 from data_bridge.errors import BridgeError, DiskFullError
-from data_bridge.events import Event, PartitionClaimed, PartitionDone, SamplesPacked, ShardCommitted
+from data_bridge.events import Event, Notice, PartitionClaimed, PartitionDone, SamplesPacked, ShardCommitted
 from data_bridge.runtime.spawning import PR_SET_PDEATHSIG
 
 T = TypeVar("T")
@@ -279,3 +279,53 @@ class Recorder:
 
     def of(self, kind: type[T]) -> list[T]:
         return [e for e in self.events if isinstance(e, kind)]
+
+
+@dataclass(frozen=True)
+class Obedient:
+    """Ten packets a partition, and before each what a pipeline does: wait while paused, end when told to.
+
+    Behind its third packet a partition waits until the engine has told it something: `paused`, `draining`, `changes`.
+    """
+
+    until: str = ""
+
+    def __call__(self) -> Work:
+        return self.work
+
+    def work(self, partition: int, control: SlotControl) -> Outcome:
+        control.emit(PartitionClaimed(partition, 0))
+        told = not self.until
+        for number in range(10):
+            told = told or bool(getattr(control, self.until))
+            if number == 3 and not told:
+                self._wait(control)
+            rests = 0
+            while control.paused:
+                control.rest()
+                rests += 1
+                control.emit(Notice(f"rested {rests} times"))
+            if control.draining or control.stopping:
+                return Outcome(partition, "stopped")
+            control.emit(SamplesPacked(partition, 1, len(control.changes)))
+        return Outcome(partition, "done")
+
+    def _wait(self, control: SlotControl) -> None:
+        def told() -> bool:
+            control.beat()  # so that the driver hears of the packets before
+            return bool(getattr(control, self.until))
+
+        wait_for(told, f"the slot to see {self.until}")
+
+
+class Boss:
+    """An observer that gives orders when it hears of something for the first time."""
+
+    def __init__(self, does: Mapping[Callable[[Event], bool], Callable[[], object]]) -> None:
+        self.events: list[Event] = []
+        self._does = dict(does)
+
+    def __call__(self, event: Event, /) -> None:
+        self.events.append(event)
+        for heard in [heard for heard in self._does if heard(event)]:
+            self._does.pop(heard)()

@@ -155,12 +155,13 @@ class _Handler(BaseHTTPRequestHandler):
                 r"/datasets/(?P<name>[^/]+(?:/[^/]+)?)/resolve/(?P<rev>refs/[^/]+/[^/]+|[^/]+)/(?P<file>.+)",
                 self._resolve,
             ),
+            (r"/(?P<name>[^/]+/[^/]+)/resolve/(?P<rev>refs/[^/]+/[^/]+|[^/]+)/(?P<file>.+)", self._resolve),
             (
                 r"/api/datasets/(?P<name>[^/]+/[^/]+)/tree/(?P<rev>refs/[^/]+/[^/]+|[^/]+)(?:/(?P<folder>.*))?",
                 self._tree,
             ),
             (r"/api/datasets/(?P<name>[^/]+/[^/]+)/paths-info/(?P<rev>refs/[^/]+/[^/]+|[^/]+)", self._paths(body)),
-            (r"/api/datasets/(?P<name>.+?)(?:/revision/(?P<rev>.+))?", self._info),
+            (r"/api/(?:datasets|models)/(?P<name>.+?)(?:/revision/(?P<rev>.+))?", self._info),
         ]
         for pattern, route in routes:
             match = re.fullmatch(pattern, path)

@@ -90,6 +90,8 @@ def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     archive.addfile(info, io.BytesIO(content))
 
 
+STAGES = "support.stages"
+
 CASES: dict[str, Case] = {
     "jsonl to tar.gz": Case(json_lines, {"output_format": "tar.gz", "partition_bytes": 6_000}),
     "jsonl to litdata classic": Case(
@@ -105,6 +107,71 @@ CASES: dict[str, Case] = {
     ),
     "tar to tar": Case(tars, {"key_field": "__key__", "partition_bytes": 30_000, "on_error": "skip"}),
     "files to tar": Case(plain_files, {"partition_bytes": 30_000}),
+    "jsonl mapped and filtered": Case(
+        json_lines,
+        {
+            "partition_bytes": 6_000,
+            "stages": [{"filter": {"call": f"{STAGES}:is_even"}}, {"map": {"call": f"{STAGES}:stamped"}}],
+        },
+    ),
+    "parquet multiplied": Case(
+        parquet,
+        {
+            "key_field": "key",
+            "partition_bytes": 6_000,
+            "max_shard_bytes": 15_000,
+            "stages": [{f"{STAGES}:Copies": {"most": 5}}],
+        },
+    ),
+    "jsonl shuffled": Case(
+        json_lines, {"partition_bytes": 12_000, "samples_per_shard": 7, "stages": [{"shuffle": {"window": 16}}]}
+    ),
+    "jsonl to three writers": Case(
+        json_lines,
+        {
+            "partition_bytes": 12_000,
+            "samples_per_shard": 9,
+            "max_lag_samples": 40,
+            "stages": [
+                {f"{STAGES}:Copies": {"most": 3}, "name": "copies"},
+                {"shuffle": {"window": 16}},
+                {f"{STAGES}:Parity": {}, "name": "parity"},
+            ],
+            "writers": [
+                {"name": "odd", "input": "parity.odd"},
+                {"name": "even", "input": "parity.even", "format": "litdata", "samples_per_shard": 5},
+                {"name": "rare", "input": "parity.rare", "output_format": "tar.gz"},
+            ],
+        },
+    ),
+    "jsonl through threads": Case(
+        json_lines,
+        {
+            "partition_bytes": 6_000,
+            "stages": [
+                {"filter": {"call": f"{STAGES}:is_even"}},
+                {"map": {"call": f"{STAGES}:stamped"}, "executor": "thread", "workers": 5},
+                {"shuffle": {"window": 16}},
+                {"map": {"call": f"{STAGES}:is_even_too"}, "executor": "thread", "output": {"queue_capacity": 2}},
+            ],
+        },
+    ),
+    "parquet joined": Case(
+        parquet,
+        {
+            "partition_bytes": 6_000,
+            "stages": [
+                {f"{STAGES}:Copies": {"most": 3}, "name": "copies"},
+                {f"{STAGES}:Parity": {}, "name": "parity", "input": "source"},
+                {"filter": {"call": f"{STAGES}:is_small"}, "input": ["copies", "parity.odd"]},
+            ],
+            "writers": [
+                {"name": "joined", "input": "filter"},
+                {"name": "even", "input": "parity.even"},
+                {"name": "rare", "input": "parity.rare"},
+            ],
+        },
+    ),
 }
 
 

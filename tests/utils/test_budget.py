@@ -258,3 +258,18 @@ def test_usable_memory_is_the_machines_or_what_a_cgroup_leaves(
         (tmp_path / name).write_text(text)
 
     assert usable_memory(tmp_path) == usable
+
+
+def test_a_budget_that_grows_lets_in_who_waits_and_one_that_shrinks_waits_for_what_is_held() -> None:
+    budget = ByteBudget(10)
+    first, second = budget.account("a"), budget.account("b")
+    assert first.try_acquire(8)
+    assert second.try_acquire(2)
+    assert not second.try_acquire(5)
+
+    budget.resize(20)
+
+    assert second.try_acquire(5)
+    budget.resize(4)
+    assert not first.try_acquire(1)
+    assert budget.total == 4

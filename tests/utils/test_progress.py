@@ -1,8 +1,11 @@
 """The ledger: appending is the commit, and whoever finds another's record is fenced."""
 
+import json
 import multiprocessing
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ from support.memory_store import MemoryStore
 
 from data_bridge.errors import BusyError, Fenced, IntegrityError, RetryableError
 from data_bridge.model.plan import Partition
-from data_bridge.model.shards import Claim, Cursor, Done, Failed, Host, ShardRecord
+from data_bridge.model.shards import ChangeRecord, Claim, Cursor, Done, Failed, Host, Record, ShardRecord
 from data_bridge.utils import claims
 from data_bridge.utils.progress import Ledger, ProgressTracker, dump, parse, totals
 
@@ -115,7 +118,7 @@ def test_a_finished_partition_costs_one_read_however_many_shards_it_has() -> Non
 def test_a_record_of_a_later_version_is_passed_over_but_keeps_its_place(ledger: Ledger) -> None:
     tracker = ProgressTracker(ledger, PARTITION)
     tracker.claim()
-    ledger.store.put_if_absent("_bridge/run/ledger/p00003/000001.json", b'{"kind": "change", "v": 2, "token": "t"}')
+    ledger.store.put_if_absent("_bridge/run/ledger/p00003/000001.json", b'{"kind": "merge", "v": 2, "token": "t"}')
 
     later = ProgressTracker(ledger, PARTITION)
 
@@ -288,3 +291,65 @@ def test_totals_count_shards_that_exist_and_failures_behind_the_last_one(ledger:
     found = totals([first.log, second.log])
 
     assert (found.samples, found.failed, found.bytes, found.shards) == (10, 15, 5, 1)
+
+
+def change(tracker: ProgressTracker, number: int, start: int) -> ChangeRecord:
+    return ChangeRecord(token=tracker.token, number=number, id=f"c{number}", stage="s", key="k", value=[1], start=start)
+
+
+def test_changes_are_kept_beside_shards_and_repeated_by_the_end(ledger: Ledger) -> None:
+    tracker = ProgressTracker(ledger, PARTITION)
+    tracker.claim()
+    tracker.append(shard(tracker, 0))
+    tracker.append(change(tracker, 0, 15))
+    tracker.append(shard(tracker, 1))
+    unfinished = ProgressTracker(ledger, PARTITION).log
+
+    tracker.append(done(tracker).model_copy(update={"changes": tuple(tracker.log.changes)}))
+    finished = ledger.load(PARTITION)
+
+    assert unfinished.changes == finished.changes == [change(tracker, 0, 15)]
+    assert unfinished.cursor == Cursor(pos=1, index=20)
+    assert finished.next_seq == 5
+
+
+def test_a_change_says_from_where_it_is_in_force(ledger: Ledger) -> None:
+    tracker = ProgressTracker(ledger, PARTITION)
+
+    record = json.loads(dump(change(tracker, 2, 15)))
+
+    assert record == {
+        "kind": "change",
+        "v": 1,
+        "token": tracker.token,
+        "number": 2,
+        "id": "c2",
+        "stage": "s",
+        "key": "k",
+        "value": [1],
+        "from": 15,
+    }
+
+
+def test_two_threads_that_append_neither_lose_nor_fence_each_other(ledger: Ledger) -> None:
+    tracker = ProgressTracker(ledger, PARTITION)
+    tracker.claim()
+
+    def append(made: Callable[[int], Record]) -> None:
+        for number in range(200):
+            tracker.append(made(number))
+
+    threads = [
+        threading.Thread(target=append, args=(lambda n: shard(tracker, n),)),
+        threading.Thread(target=append, args=(lambda n: change(tracker, n, n),)),
+    ]
+
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    log = ProgressTracker(ledger, PARTITION).log
+    assert [record.number for record in log.changes] == list(range(200))
+    assert [record.key for record in log.shards] == [f"{n:06d}.tar" for n in range(200)]
+    assert log.next_seq == 401

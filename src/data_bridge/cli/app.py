@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from data_bridge.cli import words
+from data_bridge.cli import stages, words
 from data_bridge.cli.words import say
 from data_bridge.errors import BridgeError, ConfigError
 from data_bridge.runtime.process import collect_rarely, one_blas_thread, own_process
@@ -34,6 +34,9 @@ RunConfig = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="Config with the credentials of a destination.", show_default=False),
 ]
+
+
+app.add_typer(stages.app, name="stages")
 
 
 @app.callback(invoke_without_command=True)
@@ -155,7 +158,23 @@ def status(
 
     destination, settings = _destination(run, config, prefix, limit)
     report = api.status(destination, settings)
-    say(words.as_json(report) if as_json else words.status(report))
+    now = api.now(report.run)
+    say(words.as_json(report, now=now) if as_json else words.status(report, now))
+
+
+@app.command(epilog="Example: data-bridge watch configs/quickstart.yaml")
+def watch(run: RunArgument, config: RunConfig = None, prefix: Prefix = None, limit: Limit = None) -> None:
+    """Watch a running run from another terminal: rates, queues, slots, events; q leaves it alone."""
+    try:
+        from data_bridge.cli.watch import WatchApp
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"`watch` needs {error.name}, which is not installed", hint="pip install 'train-data-bridge[watch]'"
+        ) from None
+    from data_bridge.config import run_folder
+
+    control = _control(run, config, prefix, limit)
+    WatchApp(run_folder(control.run), control).run()
 
 
 @app.command(epilog="Example: data-bridge verify ./data-bridge-out/photos --deep")
@@ -174,6 +193,53 @@ def verify(
     report = api.verify(destination, settings, deep=deep)
     say(words.as_json(report) if as_json else words.verified(report))
     raise typer.Exit(report.exit_code)
+
+
+@app.command(epilog="Example: data-bridge ctl configs/mine.yaml set filter at_least 20")
+def ctl(
+    run: RunArgument,
+    command: Annotated[
+        str,
+        typer.Argument(
+            help="pause, resume, drain, stop, set STAGE KEY VALUE, bypass STAGE, enable STAGE, describe, export-config.",
+        ),
+    ],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STAGE [KEY VALUE]]", help="What the command is about.", show_default=False),
+    ] = None,
+    config: RunConfig = None,
+    prefix: Prefix = None,
+    limit: Limit = None,
+    as_json: Json = False,
+) -> None:
+    """Tell a running run what to do, from another terminal of the same user."""
+    from data_bridge.cli import ctl as words_of_control
+
+    said = words_of_control.request(command, arguments or [])
+    replies = _control(run, config, prefix, limit).ask(*said)
+    say(words_of_control.as_json(replies) if as_json else words_of_control.told(command, replies))
+
+
+@app.command(epilog="Example: data-bridge graph configs/quickstart.yaml --svg pipeline.svg")
+def graph(
+    path: ConfigArgument = None,
+    config: ConfigOption = None,
+    svg: Annotated[Path | None, typer.Option("--svg", help="Draw it to this file.", show_default=False)] = None,
+) -> None:
+    """Draw how source, stages and writers of a config hang together; reads and starts nothing."""
+    from data_bridge import api
+    from data_bridge.cli import graph as drawing
+
+    boxes = api.graph(_settings(path, config))
+    if svg is None:
+        say(drawing.text(boxes))
+        return
+    try:
+        svg.write_text(drawing.svg(boxes), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write {svg}: {error.strerror}", hint="name another file with --svg") from None
+    say(f"wrote {svg}")
 
 
 @app.command(epilog="Example: data-bridge schema > data-bridge.schema.json")
@@ -230,6 +296,20 @@ def _destination(run: str, config: Path | None, prefix: str | None, limit: int |
     if RUN_ID.fullmatch(run):
         raise ConfigError(f"no run {run} is known on this machine", hint="name its destination or its config file")
     return run, _settings(None, config) if config else None
+
+
+def _control(run: str, config: Path | None, prefix: str | None, limit: int | None):  # type: ignore[no-untyped-def]
+    """Commands to the run that RUN names; its id is enough, whoever started it."""
+    from data_bridge.cli.runs import RUN_ID
+
+    if RUN_ID.fullmatch(run):
+        from data_bridge.config import socket_folders
+        from data_bridge.runtime.control import Control
+
+        return Control(run, socket_folders())
+    from data_bridge import api
+
+    return api.control(*_destination(run, config, prefix, limit))
 
 
 def _confirm_fresh(settings, prefix: str | None) -> None:  # type: ignore[no-untyped-def]

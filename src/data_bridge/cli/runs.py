@@ -4,13 +4,10 @@ import json
 import re
 from pathlib import Path
 
+from data_bridge.config.places import runs_folder
 from data_bridge.events import Event, Observer, RunPlanned
 
 RUN_ID = re.compile(r"[0-9a-f]{16}")
-
-
-def folder() -> Path:
-    return Path.home() / ".cache" / "data-bridge" / "runs"
 
 
 class Remembering:
@@ -22,15 +19,15 @@ class Remembering:
 
     def __call__(self, event: Event, /) -> None:
         if isinstance(event, RunPlanned):
-            folder().mkdir(parents=True, exist_ok=True)
+            runs_folder().mkdir(parents=True, exist_ok=True)
             note = {"destination": event.destination, "config": str(self._config)}
-            (folder() / f"{event.run}.json").write_text(json.dumps(note), encoding="utf-8")
+            (runs_folder() / f"{event.run}.json").write_text(json.dumps(note), encoding="utf-8")
         self._observer(event)
 
 
 def recalled(run: str) -> tuple[str, Path] | None:
     """Destination and config of a run id that was noted on this machine; None for anything else."""
-    note = folder() / f"{run}.json"
+    note = runs_folder() / f"{run}.json"
     if RUN_ID.fullmatch(run) is None or not note.is_file():
         return None
     found = json.loads(note.read_text(encoding="utf-8"))

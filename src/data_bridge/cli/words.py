@@ -1,7 +1,6 @@
 """What the commands say, as text or JSON; secrets are taken out of every word here."""
 
 import json
-import re
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -12,12 +11,12 @@ from data_bridge.errors import BridgeError
 if TYPE_CHECKING:
     from data_bridge.config import Settings
     from data_bridge.model.report import PlanReport, RunReport, StatusReport, VerifyReport
+    from data_bridge.monitor.snapshot import Snapshot
 
 SHORTEST_SECRET = 6
 SIGNIFICANT_WAIT = 0.1
 """Of the run's time: shorter waits for memory are not worth a word."""
 _hidden: set[str] = set()
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>|]+")
 
 
 def hide_secrets_of(settings: "Settings") -> None:
@@ -29,13 +28,11 @@ def hide_secrets_of(settings: "Settings") -> None:
 
 def redacted(text: str) -> str:
     """The text without known secrets, and without passwords and signatures of the addresses in it."""
-    for secret in _hidden:
-        text = text.replace(secret, "***")
-    if "://" not in text:
+    if not _hidden and "://" not in text:
         return text
-    from data_bridge.config import public_uri
+    from data_bridge.config import redacted as without
 
-    return _ADDRESS.sub(lambda m: public_uri(m[0]), text)
+    return without(text, _hidden)
 
 
 def say(text: str) -> None:
@@ -55,11 +52,20 @@ def fail(error: BridgeError) -> None:
     tell(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""))
 
 
-def as_json(report: Any) -> str:
-    """A report as one JSON document."""
+def as_json(report: Any, now: "Snapshot | None" = None) -> str:
+    """A report as one JSON document, with what a run says at this moment."""
     values = asdict(report)
+    if now is not None:
+        import msgspec
+
+        values["now"] = msgspec.to_builtins(now)
     if hasattr(report, "exit_code"):
         values["exit_code"] = report.exit_code
+    return json_of(values)
+
+
+def json_of(values: Any) -> str:
+    """Plain values as one JSON document."""
     return json.dumps(values, indent=2, default=str)
 
 
@@ -146,8 +152,8 @@ def _reading(report: "RunReport") -> list[str]:
     return ["  webdataset.WebDataset([presigned URLs of the shards in shards.txt], shardshuffle=False)"]
 
 
-def status(report: "StatusReport") -> str:
-    """The ledger in a few lines."""
+def status(report: "StatusReport", now: "Snapshot | None" = None) -> str:
+    """The ledger in a few lines, and what a run says at this moment."""
     expected = f" of {report.samples_expected:,}" if report.samples_expected is not None else ""
     lines = [
         ("run", f"{report.run}  {'complete' if report.complete else 'not complete'}"),
@@ -160,6 +166,10 @@ def status(report: "StatusReport") -> str:
         ("shards", f"{report.shards:,}, {size(report.bytes)}"),
         *(("error", error) for error in report.errors[:5]),
     ]
+    if now is not None:
+        busiest = f", most at work: {now.busiest}" if now.busiest else ""
+        slots = f"{len(now.slots)} partition{'' if len(now.slots) == 1 else 's'} in work"
+        lines.append(("now", f"{now.rate('run', 'samples_packed'):,.0f} samples/s packed, {slots}{busiest}"))
     return "\n".join(f"{name:<12} {text}" for name, text in lines)
 
 

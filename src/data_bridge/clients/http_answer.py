@@ -117,7 +117,7 @@ class Answer:
         said += f" ({code})" if code else ""
         if status in TEMPORARY or status >= 500:
             error = RetryableError(f"{name}: the server answers {said}", hint="try again later")
-            error.retry_after = _retry_after_s(self.header("Retry-After"))  # type: ignore[attr-defined]
+            error.retry_after = retry_after_s(self.header("Retry-After"))  # type: ignore[attr-defined]
             return error
         if status in (401, 403):
             kind = SourceError if reading else ConfigError
@@ -175,7 +175,7 @@ def changed(name: str, how: str) -> SourceError:
     )
 
 
-def _retry_after_s(text: str | None) -> float | None:
+def retry_after_s(text: str | None) -> float | None:
     """Seconds that a Retry-After header asks for, which may hold seconds or a date."""
     if text is None:
         return None

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_bridge.clients.hub_errors import hub_errors
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _URI = re.compile(r"hf://(?:datasets/)?(?P<repo>[^/@]+(?:/[^/@]+)?)(?:@(?P<revision>.+?))?/?")
+_MODEL = re.compile(r"hf://(?:models/)?(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^@]+))?/?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _RETRY = Retry(tries=4, total_s=45.0)
 _PATHS_AT_ONCE = 1000
 _OWN_KEYS = {"path": "input_uri", "name": "source_options.config", "split": "source_options.split",
@@ -303,3 +306,36 @@ def read_file(path: str, token: str | None) -> bytes:
     with hub_errors(path), xopen(path, "rb", download_config=DownloadConfig(token=_auth(token))) as file:
         content: bytes = file.read()
     return content
+
+
+def model_file(uri: str, name: str, token: str | None) -> Path:
+    """A file of a model's repository, in the Hub's own cache: once there, no network is needed.
+
+    Raises ConfigError unless the URI names a commit, for anything less may be another file tomorrow.
+    """
+    match = _MODEL.fullmatch(uri)
+    if match is None:
+        raise ConfigError(f"{uri} is no model of the Hub", hint="write hf://org/name@commit")
+    repo, revision = match["repo"], match["revision"]
+    if not _COMMIT.fullmatch(revision or ""):
+        raise ConfigError(
+            f"{uri} names no commit, and a branch or a tag may change",
+            hint=f"today it is {_today(repo, revision, token)}",
+        )
+    from huggingface_hub import hf_hub_download
+
+    def download() -> str:
+        with hub_errors(f"hf://{repo}@{revision[:12]}/{name}"):
+            found: str = hf_hub_download(repo, name, revision=revision, token=_auth(token))
+            return found
+
+    return Path(_RETRY(download))
+
+
+def _today(repo: str, revision: str | None, token: str | None) -> str:
+    """The URI with the commit that a name stands for now."""
+    from huggingface_hub import HfApi
+
+    with hub_errors(f"hf://{repo}" + (f"@{revision}" if revision else "")):
+        sha = HfApi(token=_auth(token)).model_info(repo, revision=revision, timeout=30.0).sha
+    return f"hf://{repo}@{sha}"

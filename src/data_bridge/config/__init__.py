@@ -1,30 +1,48 @@
 """Settings: the only reader of config files and environment."""
 
-from data_bridge.config.environment import hf_endpoint, hf_token, http_proxy
+from data_bridge.config.changes import exported, with_changes
+from data_bridge.config.environment import hf_endpoint, hf_token, http_proxy, socket_folders
+from data_bridge.config.fields import Section
 from data_bridge.config.fingerprint import byte_settings, changed_values, config_hash
-from data_bridge.config.loading import load_settings, overridden
-from data_bridge.config.secrets import is_secret_name, public_uri, secrets_in, with_open_secrets, without_secrets
+from data_bridge.config.loading import explained, load_settings, overridden
+from data_bridge.config.monitoring import MetricsSettings
+from data_bridge.config.places import run_folder, runs_folder
+from data_bridge.config.secrets import (
+    is_secret_name,
+    public_uri,
+    public_value,
+    redacted,
+    secrets_in,
+    with_open_secrets,
+    without_secrets,
+)
 from data_bridge.config.settings import (
     PipelineSettings,
     R2Settings,
     S3Settings,
-    Section,
     Settings,
     SourceOptions,
     VastSettings,
 )
+from data_bridge.config.stages import OutputSettings, StageSettings, WriterSettings
 
 __all__ = [
+    "MetricsSettings",
+    "OutputSettings",
     "PipelineSettings",
     "R2Settings",
     "S3Settings",
     "Section",
     "Settings",
     "SourceOptions",
+    "StageSettings",
     "VastSettings",
+    "WriterSettings",
     "byte_settings",
     "changed_values",
     "config_hash",
+    "explained",
+    "exported",
     "hf_endpoint",
     "hf_token",
     "http_proxy",
@@ -32,7 +50,13 @@ __all__ = [
     "load_settings",
     "overridden",
     "public_uri",
+    "public_value",
+    "redacted",
+    "run_folder",
+    "runs_folder",
     "secrets_in",
+    "socket_folders",
+    "with_changes",
     "with_open_secrets",
     "without_secrets",
 ]

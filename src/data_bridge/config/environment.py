@@ -1,6 +1,7 @@
 """What vendors' own tools keep in the environment and in files of the user: endpoints, tokens, proxies."""
 
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,3 +39,13 @@ def http_proxy(url: str, env: Mapping[str, str] = os.environ) -> str | None:
     bypass = env.get("no_proxy") or env.get("NO_PROXY") or ""
     host = rest.partition("/")[0].rpartition("@")[2]
     return None if proxy_bypass_environment(host, {"no": bypass}) else proxy
+
+
+def socket_folders(env: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
+    """Where a running run may listen for commands, best first. Another terminal's environment may differ in
+    XDG_RUNTIME_DIR and TMPDIR, so who looks for a run looks in all of them."""
+    user = os.getuid()
+    runtime = [env["XDG_RUNTIME_DIR"]] if env.get("XDG_RUNTIME_DIR") else []
+    own = [Path(folder) / "data-bridge" for folder in (*runtime, f"/run/user/{user}")]
+    shared = [Path(folder) / f"data-bridge-{user}" for folder in (tempfile.gettempdir(), "/tmp")]  # noqa: S108 - checked
+    return tuple(dict.fromkeys([*own, *shared]))

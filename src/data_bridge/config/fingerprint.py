@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import SecretStr
 from pydantic_core import to_jsonable_python
 
-from data_bridge.config.secrets import public_uri, without_secrets
-from data_bridge.config.settings import PipelineSettings, Section, Settings
+from data_bridge.config.fields import Section
+from data_bridge.config.secrets import public_value
+from data_bridge.config.settings import PipelineSettings, Settings
 
 
 def byte_settings(settings: Settings) -> dict[str, Any]:
@@ -35,8 +36,10 @@ def _marked(section: Section, *, byte: bool) -> dict[str, Any]:
             inner = _marked(value, byte=byte)
             if inner:
                 values[info.alias or name] = inner
+        elif isinstance(value, tuple) and any(isinstance(item, Section) for item in value):
+            values[info.alias or name] = [_marked(item, byte=byte) for item in value]
         elif extra["byte"] is byte and not isinstance(value, SecretStr):
-            values[info.alias or name] = _public(to_jsonable_python(value))
+            values[info.alias or name] = public_value(to_jsonable_python(value))
     return values
 
 
@@ -47,15 +50,6 @@ def changed_values(before: Mapping[str, Any], settings: Settings) -> dict[str, A
     """
     now = _without_new_defaults(byte_settings(settings), before, _marked(_DEFAULTS, byte=True))
     return None if now == before else now
-
-
-def _public(value: Any) -> Any:
-    """A JSON value as it may be stored: no secret entries, no signatures in web addresses."""
-    if isinstance(value, str):
-        return public_uri(value)
-    if isinstance(value, list):
-        return [_public(v) for v in value]
-    return without_secrets(value)
 
 
 _DEFAULTS = PipelineSettings(input_uri="")

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from data_bridge.config.settings import Section, Settings
+from data_bridge.config.settings import Settings
 from data_bridge.errors import ConfigError
 
 
@@ -37,7 +37,7 @@ def load_settings(path: Path, env: Mapping[str, str] = os.environ) -> Settings:
 
 
 def _refusal(what: str, error: ValidationError) -> ConfigError:
-    problems = [_problem(e) for e in error.errors(include_input=False, include_url=False)]
+    problems = [explained(e) for e in error.errors(include_input=False, include_url=False)]
     return ConfigError(
         "\n".join([what, *dict.fromkeys(problems)]),
         hint="`data-bridge schema` prints every key; docs/config.md explains them",
@@ -114,27 +114,27 @@ def _interpolated(value: Any, env: Mapping[str, str], path: tuple[str, ...], mis
     return _VARIABLE.sub(lambda m: m[0][1:] if m[1] else env[m[2]], value)
 
 
-def _problem(error: Mapping[str, Any]) -> str:
-    """One validation error as `path: what is wrong`."""
+def explained(error: Mapping[str, Any], model: type[BaseModel] = Settings) -> str:
+    """One validation error of a model as `path: what is wrong`."""
     loc = [
         p for p in error["loc"] if not (isinstance(p, str) and (p == "str" or p.startswith(("tuple[", "function-"))))
     ]
     where = ".".join(str(part) for part in loc)
     if error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(loc[-1]), _keys_at(loc[:-1]), n=1)
+        close = difflib.get_close_matches(str(loc[-1]), _keys_at(loc[:-1], model), n=1)
         return f"{where}: unknown key" + (f", did you mean `{close[0]}`?" if close else "")
     if error["type"] == "missing":
         return f"{where}: missing"
     return f"{where}: {error['msg'].removeprefix('Value error, ')}"
 
 
-def _keys_at(loc: Sequence[Any]) -> list[str]:
+def _keys_at(loc: Sequence[Any], model: type[BaseModel]) -> list[str]:
     """The keys a block at this path may hold."""
-    section: type[Section] = Settings
+    section = model
     for part in loc:
         inner = section.model_fields[str(part)].annotation if str(part) in section.model_fields else None
         candidates = [inner, *get_args(inner)]
-        section = next((c for c in candidates if isinstance(c, type) and issubclass(c, Section)), section)
+        section = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), section)
     return [info.alias or name for name, info in section.model_fields.items()]
 
 

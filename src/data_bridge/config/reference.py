@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from data_bridge.config.settings import PipelineSettings, R2Settings, S3Settings, Section, SourceOptions, VastSettings
+from data_bridge.config.fields import Section
+from data_bridge.config.monitoring import MetricsSettings
+from data_bridge.config.settings import PipelineSettings, R2Settings, S3Settings, SourceOptions, VastSettings
+from data_bridge.config.stages import OutputSettings, StageSettings, WriterSettings
 
 _HEAD = """\
 # Config reference
@@ -24,7 +27,8 @@ given twice and values of a wrong type are refused before any work, all of them 
 
 * **`${VAR}`** in a value is replaced by that environment variable, in every kind of file. A variable that does not
   exist is an error that names it, but only in a block that the run uses. `$${VAR}` stands for the text `${VAR}`.
-  Nothing else is read from the environment, except by vendors' own tools (the AWS credential chain, `HF_TOKEN`, proxies).
+  Nothing else is read from the environment, except by vendors' own tools (the AWS credential chain, `HF_TOKEN`, proxies), and
+  `XDG_RUNTIME_DIR`, where a run listens for [commands](control.md).
 * **Sizes** are numbers of bytes or texts: `500MB`, `1GB` (powers of 1000), `64MiB` (powers of 1024).
 * **Secrets** reach no plan, message, ledger or manifest. What sounds like one in `load_kwargs` (`token`) is one.
 * **Bytes**: a setting marked *yes* takes part in the bytes of the shards. When it changes, a run on the same destination
@@ -35,8 +39,16 @@ given twice and values of a wrong type are refused before any work, all of them 
 _BLOCKS: tuple[tuple[str, type[Section], str], ...] = (
     ("pipeline", PipelineSettings, "Required."),
     ("pipeline.source_options", SourceOptions, "An option that does not apply to the format is refused."),
+    (
+        "pipeline.stages[]",
+        StageSettings,
+        "See [stages.md](stages.md). In the file the kind is the key that holds its options: `map: {call: …}`.",
+    ),
+    ("pipeline.stages[].outputs[]", OutputSettings, "A stage with one output may write `output: {…}`."),
+    ("pipeline.writers[]", WriterSettings, ""),
     ("r2", R2Settings, "Optional. With it and no `output_uri`, the destination is `r2://<bucket>/<prefix>/<dataset>`."),
     ("s3", S3Settings, "Optional."),
+    ("metrics", MetricsSettings, "Optional. See [metrics.md](metrics.md)."),
     ("vast", VastSettings, "Optional. Accepted and checked; running on a rented machine does not exist yet."),
 )
 
@@ -74,7 +86,7 @@ def _row(key: str, info: FieldInfo) -> str:
     cells = [
         f"`{key}`",
         _type(info),
-        _default(info),
+        default_text(info),
         "yes" if byte else "",
         (info.description or "") + _others(key, info),
     ]
@@ -90,24 +102,25 @@ def _others(key: str, info: FieldInfo) -> str:
 
 def _type(info: FieldInfo) -> str:
     # sizes are integers that may be written as text
-    return "size" if "parse_size" in f"{info.metadata}{info.annotation}" else _name(info.annotation)
+    return "size" if "parse_size" in f"{info.metadata}{info.annotation}" else type_name(info.annotation)
 
 
-def _name(kind: Any) -> str:
+def type_name(kind: Any) -> str:
+    """What a setting of this type may be, in words."""
     if get_origin(kind) is Annotated:
-        return _name(get_args(kind)[0])
+        return type_name(get_args(kind)[0])
     origin, inner = get_origin(kind), [a for a in get_args(kind) if a is not type(None)]
     if origin is Literal:
         return ", ".join(f"`{a}`" for a in inner)
     if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_name(a) for a in inner))
+        return " or ".join(dict.fromkeys(type_name(a) for a in inner))
     if origin is tuple:
-        return f"list of {_name(inner[0])}"
+        return f"list of {type_name(inner[0])}"
     if origin is dict:
-        return f"map to {_name(inner[1])}"
-    if isinstance(kind, type) and issubclass(kind, Section):
+        return f"map to {type_name(inner[1])}"
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
         return "block"
-    plain = {
+    plain: dict[Any, str] = {
         str: "text",
         int: "integer",
         float: "number",
@@ -116,10 +129,11 @@ def _name(kind: Any) -> str:
         SecretStr: "secret",
         Any: "anything",
     }
-    return plain[kind]
+    return plain.get(kind) or str(getattr(kind, "__name__", kind))
 
 
-def _default(info: FieldInfo) -> str:
+def default_text(info: FieldInfo) -> str:
+    """Its default, `required`, or nothing."""
     value = info.get_default(call_default_factory=False)
     if info.is_required():
         return "required"

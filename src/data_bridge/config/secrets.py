@@ -1,7 +1,7 @@
 """What must never be shown: secret values of the settings, and names that sound like secrets."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -49,6 +49,15 @@ def without_secrets(value: Any) -> Any:
     return [without_secrets(v) for v in value] if isinstance(value, list) else value
 
 
+def public_value(value: Any) -> Any:
+    """A JSON value as it may be stored: no secret entries, no signatures in web addresses."""
+    if isinstance(value, str):
+        return public_uri(value)
+    if isinstance(value, list):
+        return [public_value(v) for v in value]
+    return without_secrets(value)
+
+
 def secrets_in(settings: BaseModel) -> set[str]:
     """Every secret value of the settings: what no message may contain."""
     return {s for s in _secret_values(settings) if s}
@@ -63,6 +72,17 @@ def _secret_values(value: Any) -> Iterator[str]:
     elif isinstance(value, (dict, list)):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _secret_values(inner)
+
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>|]+")
+
+
+def redacted(text: str, secrets: Iterable[str]) -> str:
+    """The text without these secrets, and without passwords and signatures of the addresses in it: every word that
+    leaves a run, to a screen or a file, goes through here."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return _ADDRESS.sub(lambda m: public_uri(m[0]), text) if "://" in text else text
 
 
 _SECRET_PARAMETERS = (

@@ -19,6 +19,7 @@ from data_bridge.errors import (
     StoreError,
 )
 from data_bridge.events import Event, Observer, PartitionClaimed, PartitionFailed, ShardCommitted
+from data_bridge.model.changes import Change
 from data_bridge.runtime.process import keep_freed_memory
 
 PERMANENT = (ConfigError, DataError, RetryableError, StoreError)
@@ -45,6 +46,30 @@ class SlotControl(Protocol):
     @property
     def cores(self) -> int:
         """How many cores the work may use now; it may grow while other slots run out of work."""
+        ...
+
+    @property
+    def draining(self) -> bool:
+        """True once nothing more is to be read: finish what has been, and return an outcome of kind `stopped`."""
+        ...
+
+    @property
+    def paused(self) -> bool:
+        """True while nothing more is to be read for now; not while stopping or draining."""
+        ...
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """Every live change of the run, in order. The same object until there is one more."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """How many slots share what the run may use; 0 = as many as there were at the start."""
+        ...
+
+    def rest(self) -> None:
+        """Wait a moment, or until the user wants something else; a sign of life."""
         ...
 
 

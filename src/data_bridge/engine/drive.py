@@ -7,6 +7,8 @@ from data_bridge.config import Settings
 from data_bridge.engine.base import Engine, EngineReport
 from data_bridge.engine.cores import usable_cores
 from data_bridge.engine.inline import InlineEngine
+from data_bridge.engine.listening import listening, ordered
+from data_bridge.engine.orders import Orders
 from data_bridge.engine.partitions import PartitionWork, Parts
 from data_bridge.engine.processes import ProcessEngine
 from data_bridge.errors import BusyError, DataError, FatalError, RetryableError, SourceError
@@ -45,7 +47,9 @@ def drive(
     holders = {claim.driver for claim in elsewhere.values()}
     for holder in holders:
         watch.look(holder)
-    engine, slots = engine_for(pipeline.settings, pipeline.plan, workers)
+    orders = Orders(ordered(logs.values()))
+    engine, slots = engine_for(pipeline.settings, pipeline.plan, workers, orders)
+    orders.workers = slots if isinstance(engine, ProcessEngine) else 0
     driver = claims.new_token()
     pipeline.probe()
     work = PartitionWork(pipeline.settings, Parts(pipeline.plan), pipeline.store, driver, slots, takeover)
@@ -55,6 +59,7 @@ def drive(
         engine.ready(work, todo),
         claims.Heartbeat(pipeline.store, pipeline.plan.run, driver),
         single_writer(pipeline.store, watch, driver, counting, steal=takeover.steal),
+        listening(pipeline, orders, counting),
     ):
         report = engine.run(work, todo, counting, poison=pipeline.position)
         if elsewhere and not report.interrupted and report.error is None:
@@ -75,7 +80,7 @@ def _far(claim: Claim) -> bool:
     return claims.liveness(claim) == "elsewhere"
 
 
-def engine_for(settings: Settings, plan: Plan, workers: int | None) -> tuple[Engine, int]:
+def engine_for(settings: Settings, plan: Plan, workers: int | None, orders: Orders | None = None) -> tuple[Engine, int]:
     """The engine that fits: in this process when asked or when the source is small, else one slot per usable core."""
     chosen = workers if workers is not None else settings.pipeline.workers
     if chosen is None:
@@ -84,8 +89,8 @@ def engine_for(settings: Settings, plan: Plan, workers: int | None) -> tuple[Eng
         small = sum(p.bytes or INLINE_BYTES for p in plan.partitions) <= (_alone_bytes(plan) if alone else INLINE_BYTES)
         chosen = 0 if small or (alone and cores == 1) else cores
     if chosen == 0:
-        return InlineEngine(), 1
-    return ProcessEngine(chosen, settings.pipeline.hang_timeout_s), chosen
+        return InlineEngine(orders), 1
+    return ProcessEngine(chosen, settings.pipeline.hang_timeout_s, orders=orders), chosen
 
 
 def _alone_bytes(plan: Plan) -> int:

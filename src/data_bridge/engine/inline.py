@@ -17,13 +17,21 @@ from data_bridge.engine.base import (
     nowhere,
 )
 from data_bridge.engine.cores import peak_bytes
+from data_bridge.engine.orders import Orders, Standing, news
 from data_bridge.engine.signals import STOPPING, StopSignals, handle_signals
 from data_bridge.errors import BridgeError, Interrupted
 from data_bridge.events import Event, Notice, Observer
+from data_bridge.model.changes import Change
+
+LOOK_S = 0.25
+"""A signal wakes nobody: how soon one is noticed while the work rests."""
 
 
 class InlineEngine:
-    """One slot in the driver's own process. A crash of the work is a crash of the run."""
+    """One slot in the driver's own process, which follows `orders`. A crash of the work is a crash of the run."""
+
+    def __init__(self, orders: Orders | None = None) -> None:
+        self._orders = orders or Orders()
 
     def ready(self, factory: WorkFactory, partitions: Sequence[int]) -> AbstractContextManager[None]:  # noqa: ARG002
         """See `Engine.ready`: there is nothing to start."""
@@ -42,14 +50,14 @@ class InlineEngine:
         results = Results(partitions, audience)
         with handle_signals() as stop:
             try:
-                _run(factory, partitions, _DirectControl(audience, results, stop))
+                _run(factory, partitions, _DirectControl(audience, results, stop, self._orders))
             except KeyboardInterrupt:
                 raise Interrupted(
                     "stopped at once; the shard in work is discarded", hint="run the same command again to resume"
                 ) from None
         if audience.error is not None:
             raise audience.error
-        return results.report(interrupted=stop.count > 0, peak_bytes=peak_bytes())
+        return results.report(interrupted=stop.count > 0 or self._orders.standing.draining, peak_bytes=peak_bytes())
 
 
 class _DirectControl:
@@ -57,9 +65,11 @@ class _DirectControl:
 
     cores = 1
 
-    def __init__(self, audience: Audience, results: Results, stop: StopSignals) -> None:
+    def __init__(self, audience: Audience, results: Results, stop: StopSignals, orders: Orders) -> None:
         self._audience = audience
         self._stop = stop
+        self._orders = orders
+        self._standing = orders.standing
         self._told = False
         self.results = results
         self.index = 0
@@ -72,7 +82,37 @@ class _DirectControl:
         """Nobody waits for one here."""
 
     @property
+    def draining(self) -> bool:
+        return self._obeyed().draining
+
+    @property
+    def paused(self) -> bool:
+        return self._obeyed().paused and not (self._standing.draining or self.stopping)
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        return self._obeyed().changes
+
+    @property
+    def slots(self) -> int:
+        return 1
+
+    def rest(self) -> None:
+        self._orders.rest(LOOK_S)
+
+    def _obeyed(self) -> Standing:
+        """What is ordered now, told to the audience when it is new."""
+        now = self._orders.standing
+        if now is not self._standing:
+            before, self._standing = self._standing, now
+            for said in news(before, now):
+                self._audience(Notice(said))
+        return now
+
+    @property
     def stopping(self) -> bool:
+        if self._orders.stopping and not self._stop.count:
+            self._stop.count = 1
         if self._stop.count and not self._told:
             self._told = True
             self._audience(Notice(STOPPING))
@@ -84,7 +124,7 @@ def _run(factory: WorkFactory, partitions: Sequence[int], control: _DirectContro
     if work is None:
         return
     for partition in dict.fromkeys(partitions):
-        if control.stopping:
+        if control.stopping or control.draining:
             return
         control.results.add(attempt(work, partition, control))
 

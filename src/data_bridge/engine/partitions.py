@@ -87,6 +87,7 @@ class PartitionWork:
         pipeline = PipelineFactory.create(self.settings, self.store, plan=self.parts.outline, slots=self.slots)
 
         def work(partition: int, control: SlotControl) -> Outcome:
+            pipeline.share_among(control.slots or self.slots)
             ended = pipeline.process(self.parts[partition], control, driver=self.driver, takeover=self.takeover)
             return Outcome(partition, "done" if ended else "stopped")
 

@@ -16,6 +16,7 @@ from data_bridge.engine.base import (
     committed,
     nowhere,
 )
+from data_bridge.engine.orders import Orders, Standing, news
 from data_bridge.engine.signals import STOPPING, StopSignals, handle_signals
 from data_bridge.engine.slot import Broken, Cores, Finished, Message, Quit, Ready, Signs, Stop, Take
 from data_bridge.engine.worker import Worker, pickled
@@ -36,15 +37,19 @@ class ProcessEngine:
     `slots` is the most processes at a time; no more are started than there are partitions, and when there are fewer
     partitions than slots, their workers may use the other cores. A worker that gives
     no sign of life for `hang_timeout_s` is killed. A partition that loses `crash_limit` workers without
-    committing anything in between has failed; the others go on. Workers do not outlive this process.
+    committing anything in between has failed; the others go on. Workers do not outlive this process. They follow
+    `orders`; where those want fewer workers, the ones too many leave at the end of their partition.
     """
 
-    def __init__(self, slots: int, hang_timeout_s: float = 300.0, crash_limit: int = 3) -> None:
+    def __init__(
+        self, slots: int, hang_timeout_s: float = 300.0, crash_limit: int = 3, *, orders: Orders | None = None
+    ) -> None:
         if slots < 1 or crash_limit < 1 or hang_timeout_s <= 0:
             raise ValueError("slots and crash_limit must be at least 1, hang_timeout_s above 0")
         self._slots = slots
         self._hang_timeout_s = hang_timeout_s
         self._crash_limit = crash_limit
+        self._orders = orders or Orders()
         self._early: _Crew | None = None
 
     @contextmanager
@@ -66,7 +71,8 @@ class ProcessEngine:
         crashes = _Crashes(self._crash_limit, poison)
         with handle_signals() as stop:
             crew, self._early = self._early or self._crew(factory), None
-            run = _Run(crew, partitions, audience, crashes, stop)
+            crew.slots = self._orders.standing.slots or self._slots
+            run = _Run(crew, partitions, audience, crashes, stop, self._orders)
             try:
                 run.until_over()
             finally:
@@ -74,7 +80,8 @@ class ProcessEngine:
                 crew.end()
         if audience.error is not None:
             raise audience.error
-        return run.results.report(interrupted=run.interrupted, peak_bytes=run.peak_bytes)
+        ended = run.interrupted or self._orders.standing.draining
+        return run.results.report(interrupted=ended, peak_bytes=run.peak_bytes)
 
     def _crew(self, factory: WorkFactory) -> "_Crew":
         return _Crew(self._slots, pickled(factory), self._hang_timeout_s)
@@ -179,13 +186,22 @@ class _Run:
     """One run of the engine: who works on what."""
 
     def __init__(
-        self, crew: _Crew, partitions: Sequence[int], audience: Audience, crashes: _Crashes, stop: StopSignals
+        self,
+        crew: _Crew,
+        partitions: Sequence[int],
+        audience: Audience,
+        crashes: _Crashes,
+        stop: StopSignals,
+        orders: Orders,
     ) -> None:
         self._crew = crew
         self._queue = deque(dict.fromkeys(partitions))
         self._audience = audience
         self._crashes = crashes
         self._stop = stop
+        self._orders = orders
+        # changes there are already are no news; the rest is to be done
+        self._standing = Standing(changes=orders.standing.changes)
         self._stopping = False
         self._failed_starts = 0
         self._ended_at = time.monotonic()
@@ -208,8 +224,7 @@ class _Run:
 
     def _loop(self) -> None:
         while self._unfinished():
-            if self._stop.count and not self.interrupted:
-                self._interrupt()
+            self._obey()
             if not self._stopping and (self._audience.error is not None or self.results.ended_early):
                 self._stop_all()
             self._hand_out()
@@ -226,17 +241,41 @@ class _Run:
         in_work = any(w.state == "working" for w in self._crew.workers.values())
         return in_work or (bool(self._queue) and not self._stopping)
 
+    def _obey(self) -> None:
+        """Do what the user wants now: by a signal, or from elsewhere."""
+        if self._orders.stopping and not self._stop.count:
+            self._stop.count = 1
+        if self._stop.count and not self.interrupted:
+            self._interrupt()
+        now = self._orders.standing
+        if now is self._standing:
+            return
+        before, self._standing = self._standing, now
+        if now.slots:
+            self._crew.slots = now.slots
+        if now.draining:
+            self._hand_out_no_more()
+        for worker in self._crew.workers.values():
+            if worker.state == "working":
+                worker.keep_to(now)
+        for said in news(before, now):
+            self._audience(Notice(said))
+
     def _interrupt(self) -> None:
         self.interrupted = True
         self._stop_all()
         self._audience(Notice(STOPPING))
 
     def _stop_all(self) -> None:
-        self._stopping = True
+        self._hand_out_no_more()
         for worker in self._crew.workers.values():
             if worker.state == "working":
                 worker.tell(Stop())
-            elif worker.state == "starting":
+
+    def _hand_out_no_more(self) -> None:
+        self._stopping = True
+        for worker in self._crew.workers.values():
+            if worker.state == "starting":
                 worker.state = "leaving"
                 worker.kill()
 
@@ -244,9 +283,10 @@ class _Run:
         for worker in self._crew.workers.values():
             if worker.state != "idle":
                 continue
-            if self._queue and not self._stopping:
+            if self._queue and not self._stopping and worker.number < self._crew.slots:
                 worker.state, worker.partition, worker.silent_s = "working", self._queue.popleft(), 0.0
                 worker.cores = self._shares()[worker.number]
+                worker.keep_to(self._standing)
                 worker.tell(Take(worker.partition, worker.cores))
             else:
                 # its memory is better used by the others; should one die, a new worker starts
@@ -267,7 +307,7 @@ class _Run:
             return
         for number, cores in self._shares().items():
             worker = self._crew.workers[number]
-            if cores > worker.cores:
+            if cores != worker.cores:
                 worker.cores = cores
                 worker.tell(Cores(cores))
 

@@ -17,8 +17,10 @@ from typing import TypeAlias
 
 from data_bridge.engine.base import Outcome, Work, WorkFactory, attempt, committed, last_line, make
 from data_bridge.engine.cores import peak_bytes
+from data_bridge.engine.orders import Standing
 from data_bridge.errors import BridgeError, ConfigError, FatalError
 from data_bridge.events import Event, PartitionClaimed, ShardCommitted
+from data_bridge.model.changes import Change
 from data_bridge.runtime.process import collect_rarely
 from data_bridge.runtime.spawning import ORPHANED, settle_in
 
@@ -82,7 +84,7 @@ class Quit:
     """Leave: there is nothing more to do."""
 
 
-Order: TypeAlias = Take | Cores | Stop | Quit
+Order: TypeAlias = Take | Cores | Standing | Stop | Quit
 """What a driver says to a slot."""
 
 
@@ -95,6 +97,8 @@ class PipeControl:
         self._events: list[Event] = []
         self._sent = time.monotonic()
         self.stop = threading.Event()
+        self._ordered = threading.Event()
+        self._standing = Standing()
         self.index = 0
         self.cores = 1
 
@@ -115,6 +119,35 @@ class PipeControl:
     @property
     def stopping(self) -> bool:
         return self.stop.is_set()
+
+    @property
+    def draining(self) -> bool:
+        return self._standing.draining
+
+    @property
+    def paused(self) -> bool:
+        return self._standing.paused and not (self._standing.draining or self.stopping)
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        return self._standing.changes
+
+    @property
+    def slots(self) -> int:
+        return self._standing.slots
+
+    def rest(self) -> None:
+        self._ordered.wait(BEAT_S)
+        self._ordered.clear()
+        self.beat()
+
+    def order(self, order: Standing | Stop) -> None:
+        """Take an order that concerns the work in hand."""
+        if isinstance(order, Stop):
+            self.stop.set()
+        else:
+            self._standing = order
+        self._ordered.set()
 
     def say(self, message: Message) -> None:
         """Send a message, after the events that came before it."""
@@ -190,8 +223,8 @@ def _listen(
                 taken.put(order.partition)
             elif isinstance(order, Cores):
                 control.cores = order.count
-            elif isinstance(order, Stop):
-                control.stop.set()
+            elif isinstance(order, (Standing, Stop)):
+                control.order(order)
             else:
                 taken.put(None)
         elif ready or os.getppid() != driver:

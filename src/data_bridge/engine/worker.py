@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection
 from typing import Literal
 
 from data_bridge.engine.base import WorkFactory, last_line
+from data_bridge.engine.orders import Standing
 from data_bridge.engine.slot import Message, Order, slot_main
 from data_bridge.errors import ConfigError
 from data_bridge.runtime.spawning import KILLED_S, spawn
@@ -33,6 +34,7 @@ class Worker:
         self.state: Literal["starting", "idle", "working", "leaving"] = "starting"
         self.partition: int | None = None
         self.cores = 1
+        self.told = Standing()
         self.silent_s = 0.0
         self.pipe: Connection[Order, Message]
         self.pipe, theirs = multiprocessing.Pipe(duplex=True)
@@ -52,6 +54,12 @@ class Worker:
             self.pipe.send(order)
         except (BrokenPipeError, ConnectionResetError):
             return
+
+    def keep_to(self, standing: Standing) -> None:
+        """Tell it what it was not told yet."""
+        if standing is not self.told:
+            self.told = standing
+            self.tell(standing)
 
     def hear(self) -> Message | None:
         """The next message; None when the worker can send no more. Waits unless one is known to be there."""

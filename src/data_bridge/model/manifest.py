@@ -29,6 +29,17 @@ class ManifestShard(Document, frozen=True, kw_only=True):
     partition: int
     source: IndexRange
     split: str | None = None
+    """The writer it belongs to, where there are several."""
+
+
+class WriterInfo(Document, frozen=True, kw_only=True):
+    """One of several writers: its format, its frozen schema, and what it wrote."""
+
+    format: str
+    writer: dict[str, Any]
+    samples: int
+    shards: int
+    bytes: int
 
 
 class Manifest(Document, frozen=True, kw_only=True):
@@ -45,7 +56,9 @@ class Manifest(Document, frozen=True, kw_only=True):
     """Files for the format's readers, by name, with their SHA-256."""
     fields: tuple[dict[str, Any], ...] = ()
     writer: dict[str, Any] = {}
-    """The frozen schema in the writer's terms (members, leaves)."""
+    """The frozen schema in the writer's terms (members, leaves); of the only writer."""
+    writers: dict[str, WriterInfo] = {}
+    """Several writers by name, which is also the folder of their shards."""
     provenance: dict[str, Any] = {}
     failures: tuple[str, ...] = ()
     """Keys of the failure files."""

@@ -52,7 +52,13 @@ class Generation(Document, frozen=True, kw_only=True):
     fields: tuple[dict[str, Any], ...] = ()
     """The source's fields as probed or declared."""
     writer: dict[str, Any] = {}
-    """The frozen schema, in the writer's own terms."""
+    """The frozen schema, in the writer's own terms; of the only writer."""
+    writers: dict[str, dict[str, Any]] = {}
+    """The same of several, by name."""
+
+    def frozen(self, writer: str) -> dict[str, Any]:
+        """The frozen schema of a writer; "" = the only one."""
+        return self.writers[writer] if writer else self.writer
 
 
 class Part(Document, frozen=True, kw_only=True):

@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from data_bridge.model.batch import RowFailure, Token, outside
+from data_bridge.model.changes import Change
 from data_bridge.model.source import Document
 
 
@@ -60,6 +62,8 @@ class Cursor(Document, frozen=True, kw_only=True):
     """Samples of that batch already used."""
     index: int = 0
     """Source samples consumed since the partition's start, failed ones included."""
+    out: int = 0
+    """Outputs of the next sample that are in shards already; where samples are shuffled, of the next block of them."""
 
 
 class Host(Document, frozen=True, kw_only=True):
@@ -104,8 +108,27 @@ class ShardRecord(Document, frozen=True, kw_only=True, tag_field="kind", tag="sh
     """What was written differently than it stood in the source, with counts."""
 
 
+class ChangeRecord(Document, frozen=True, kw_only=True, tag_field="kind", tag="change"):
+    """A live change, and the source sample of the partition from which it is in force. Written before any sample
+    behind it is used, and replayed by whoever makes them again."""
+
+    v: int = 1
+    token: str
+    number: int
+    id: str
+    stage: str
+    key: str
+    value: Any
+    start: int = msgspec.field(name="from")
+    """Index counted from the partition's start, as in a cursor."""
+
+    @property
+    def change(self) -> Change:
+        return Change(number=self.number, id=self.id, stage=self.stage, key=self.key, value=self.value)
+
+
 class Done(Document, frozen=True, kw_only=True, tag_field="kind", tag="done"):
-    """The end of a partition: repeats its shards, so that readers need nothing else."""
+    """The end of a partition: repeats its shards and changes, so that readers need nothing else."""
 
     v: int = 1
     token: str
@@ -114,6 +137,7 @@ class Done(Document, frozen=True, kw_only=True, tag_field="kind", tag="done"):
     failed: int
     bytes: int
     shards: tuple[ShardRecord, ...]
+    changes: tuple[ChangeRecord, ...] = ()
     trailing_failed: int = 0
     failures: str | None = None
     failures_sha256: str | None = None
@@ -129,4 +153,4 @@ class Failed(Document, frozen=True, kw_only=True, tag_field="kind", tag="failed"
     cursor: Cursor
 
 
-Record: TypeAlias = Claim | ShardRecord | Done | Failed
+Record: TypeAlias = Claim | ShardRecord | ChangeRecord | Done | Failed

@@ -18,10 +18,12 @@ from data_bridge.pipelines import planning
 from data_bridge.pipelines.commit import Committer, Control, Opening
 from data_bridge.pipelines.finalize import finalize
 from data_bridge.pipelines.fresh import start_over
+from data_bridge.pipelines.metering import Metering
 from data_bridge.pipelines.packing import Packing
-from data_bridge.pipelines.process import PartitionRun
+from data_bridge.pipelines.process import PartitionRun, resume_at
+from data_bridge.pipelines.sinks import SinkPlan, sink_plans
 from data_bridge.pipelines.staging import PROBES, Staging, foreign, staging_base
-from data_bridge.pipelines.writers import writer_class
+from data_bridge.stages.build import build
 from data_bridge.utils import claims
 from data_bridge.utils.budget import Budgeted, ByteBudget, slot_bytes, usable_memory
 from data_bridge.utils.files import sha256_of, sweep_partials
@@ -55,7 +57,12 @@ class Pipeline:
         self._probed = False
         self.sample_bytes: float | None = None
         """Source bytes per sample, estimated when the source is planned for the first time."""
-        self._writer_class = writer_class(settings.pipeline.name)
+
+    def share_among(self, slots: int) -> None:
+        """So many slots share memory and staging now."""
+        if slots != self._slots:
+            self._slots = slots
+            self.budget.resize(slot_bytes(self.settings.pipeline.memory_bytes, slots, usable_memory()))
 
     @property
     def plan(self) -> Plan:
@@ -72,7 +79,7 @@ class Pipeline:
         recorded = planning.read_plan(self.store, identity.run) if identity else None
         if identity is None or recorded is None:
             self._refuse_foreign(identity)
-            first, self.sample_bytes = planning.first_generation(self.settings, self.stream, self._writer_class)
+            first, self.sample_bytes = planning.first_generation(self.settings, self.stream)
             return Plan(run=identity.run if identity else "", generations=(first,)), False
         planning.check_unchanged(self.settings, recorded)
         grown = planning.grown_generation(self.settings, self.stream, recorded)
@@ -98,7 +105,7 @@ class Pipeline:
 
     def prepare_anew(self, *, steal: bool = False) -> Plan:
         """Plan the source, and only then take away what an earlier run made at the destination."""
-        first, self.sample_bytes = planning.first_generation(self.settings, self.stream, self._writer_class)
+        first, self.sample_bytes = planning.first_generation(self.settings, self.stream)
         self.probe()
         start_over(self.store, steal=steal)
         self._plan = self._record(Plan(run="", generations=(first,)))
@@ -153,14 +160,21 @@ class Pipeline:
             return False
         tracker.claim(dead_drivers=takeover.dead_drivers, steal=takeover.steal)
         control.emit(PartitionClaimed(part.partition.index, tracker.log.cursor.index))
+        sinks = self._sinks()
+        metering = Metering(
+            self.settings.pipeline, [s.name for s in sinks], part.partition.index, control.emit, self.budget
+        )
         try:
-            return self._attempt(part, tracker, control)
+            return self._attempt(part, tracker, control, metering, sinks)
         finally:
+            metering.tell(now=True)
             tracker.release()
             for used in self.budget.usage():
                 control.emit(BudgetUsed(part.partition.index, used.name, used.peak_bytes, used.waits, used.waited_s))
 
-    def _attempt(self, part: Part, tracker: ProgressTracker, control: Control) -> bool:
+    def _attempt(
+        self, part: Part, tracker: ProgressTracker, control: Control, metering: Metering, sinks: list[SinkPlan]
+    ) -> bool:
         pipeline, generation, partition = self.settings.pipeline, self.plan.first, part.partition
         with (
             Staging(self.staging_root(), partition, tracker.token) as staging,
@@ -168,33 +182,34 @@ class Pipeline:
                 self.store,
                 tracker,
                 control,
+                metering,
                 concurrency=pipeline.upload_concurrency,
                 staging_bytes=pipeline.staging_bytes // self._slots,
             ) as committer,
         ):
             self._adopt(staging, committer, tracker)
-            writer = self._writer_class(pipeline, generation.writer)
             files = planning.files_to_read(part, self.stream)
             run = PartitionRun(
                 pipeline,
                 partition,
-                counted=generation.counted,
+                sinks,
                 where=self._where(part),
                 digits=(generation.key_digits, generation.shard_digits),
-                writer=writer,
                 tracker=tracker,
                 staging=staging,
                 committer=committer,
                 control=control,
+                metering=metering,
                 account=self.budget.account("packing"),
             )
             try:
                 packing = Packing(self.settings, generation, partition)
-                batches = self.stream.frames(generation.format, files, partition, tracker.log.cursor.pos)
-                with closing(batches), Opening(control) as opening:
-                    if not run.run(opening.through(batches), packing):
+                batches = self.stream.frames(generation.format, files, partition, resume_at(tracker.log, sinks).pos)
+                with closing(metering.reading(batches)) as read, Opening(control) as opening:
+                    if not run.run(opening.through(read), packing):
                         committer.drain()
                         return False
+                metering.tell(now=True)
                 self._finish(run, tracker, control)
             finally:
                 run.abandon()
@@ -202,11 +217,13 @@ class Pipeline:
 
     def _adopt(self, staging: Staging, committer: Committer, tracker: ProgressTracker) -> None:
         """Shards that an earlier attempt finished but did not commit go first: nothing is packed twice."""
-        at = tracker.log.cursor.index
+        at: dict[str, tuple[int, int]] = {}
         for closed in staging.leftovers():
-            if closed.start == at:
+            sink, behind = closed.record.sink, closed.record.cursor
+            cursor = tracker.log.cursor_of(sink)
+            if at.get(sink, (cursor.index, cursor.out)) == (closed.start, closed.out):
                 committer.submit(closed)
-                at = closed.record.cursor.index
+                at[sink] = (behind.index, behind.out)
         committer.drain()
         staging.sweep()
 
@@ -220,6 +237,10 @@ class Pipeline:
             done = done.model_copy(update={"failures": key, "failures_sha256": digest})
         tracker.append(done)
         control.emit(PartitionDone(tracker.partition.index, done.samples, done.trailing_failed))
+
+    def _sinks(self) -> list[SinkPlan]:
+        pipeline = self.settings.pipeline
+        return sink_plans(pipeline, build(pipeline), self.plan.first)
 
     def give_up(self, index: int, error: BridgeError, driver: str) -> None:
         """Note in the ledger why this run left a partition unfinished; the next run claims it again."""
@@ -240,8 +261,7 @@ class Pipeline:
 
     def finalize(self) -> Manifest:
         """Publish indexes and manifest. Raises when something recorded is missing or a partition is unfinished."""
-        writer = self._writer_class(self.settings.pipeline, self.plan.first.writer)
-        manifest = finalize(self.store, self.plan, self.logs(), writer)
+        manifest = finalize(self.store, self.plan, self.logs(), self._sinks())
         self._tidy()
         return manifest
 

@@ -9,8 +9,12 @@ from typing import Protocol
 from data_bridge.errors import BridgeError
 from data_bridge.events import Event, ShardCommitted, ShardUploaded
 from data_bridge.model.batch import Batch
+from data_bridge.model.changes import Change
+from data_bridge.model.metrics import QueueUse
 from data_bridge.model.store import ObjectStore
+from data_bridge.pipelines.metering import Metering
 from data_bridge.pipelines.staging import Closed
+from data_bridge.runtime.metrics import Levels, use_of
 from data_bridge.utils.progress import ProgressTracker
 
 
@@ -33,6 +37,25 @@ class Control(Protocol):
     @property
     def cores(self) -> int:
         """How many cores the partition may use now."""
+        ...
+
+    @property
+    def draining(self) -> bool:
+        """Whether to read nothing more, and to finish what has been read."""
+        ...
+
+    @property
+    def paused(self) -> bool:
+        """Whether to read nothing more for now; not while stopping or draining."""
+        ...
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """Every live change of the run, in order; the same object until there is one more."""
+        ...
+
+    def rest(self) -> None:
+        """Wait a moment, or until the user wants something else; a sign of life."""
         ...
 
 
@@ -77,6 +100,7 @@ class Committer:
         store: ObjectStore,
         tracker: ProgressTracker,
         control: Control,
+        metering: Metering,
         *,
         concurrency: int,
         staging_bytes: int,
@@ -84,6 +108,8 @@ class Committer:
         self._store = store
         self._tracker = tracker
         self._control = control
+        self._metering = metering
+        self._levels = Levels()
         self._concurrency = concurrency
         self._staging_bytes = staging_bytes
         self._uploads = ThreadPoolExecutor(concurrency, thread_name_prefix="upload")
@@ -93,6 +119,7 @@ class Committer:
         self._error: BaseException | None = None
         self._ended = False
         self._thread = threading.Thread(target=self._loop, name="commit", daemon=True)
+        metering.with_upload(self)
 
     def __enter__(self) -> "Committer":
         self._thread.start()
@@ -114,10 +141,11 @@ class Committer:
         """Hand over a closed shard."""
         self._tracker.pending(closed.record)
         with self._changed:
-            self._wait(lambda: len(self._waiting) <= self._concurrency and self._room_for(closed.record.bytes))
+            with self._metering.submitting():
+                self._wait(lambda: len(self._waiting) <= self._concurrency and self._room_for(closed.record.bytes))
             self._waiting.append((self._uploads.submit(self._upload, closed), closed))
-            self._waiting_bytes += closed.record.bytes
-            self._changed.notify_all()
+            self._levels.put += 1
+            self._wait_with(closed.record.bytes)
 
     def drain(self) -> None:
         """Return when everything submitted is committed."""
@@ -137,7 +165,8 @@ class Committer:
     def _upload(self, closed: Closed) -> None:
         record = closed.record
         if record.key is not None and closed.path is not None:
-            self._store.put_file(record.key, closed.path, sha256=record.sha256)
+            with self._metering.uploading(record.bytes):
+                self._store.put_file(record.key, closed.path, sha256=record.sha256)
             self._control.emit(ShardUploaded(self._tracker.partition.index, record.key, record.bytes))
 
     def _loop(self) -> None:
@@ -157,8 +186,22 @@ class Committer:
                 return
             with self._changed:
                 self._waiting.popleft()
-                self._waiting_bytes -= closed.record.bytes
-                self._changed.notify_all()
+                self._levels.got += 1
+                self._wait_with(-closed.record.bytes)
+
+    def flush(self) -> QueueUse:
+        """What waited since the last look."""
+        with self._changed:
+            levels, self._levels = self._levels, Levels()
+            levels.look(len(self._waiting))
+        return use_of("uploads", levels, self._concurrency + 1)
+
+    def _wait_with(self, more_bytes: int) -> None:
+        """One more waits, or one fewer."""
+        self._waiting_bytes += more_bytes
+        self._levels.look(len(self._waiting))
+        self._metering.staged(self._waiting_bytes, self._staging_bytes)
+        self._changed.notify_all()
 
     def _commit(self, closed: Closed) -> None:
         record = closed.record

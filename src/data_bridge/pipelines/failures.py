@@ -8,9 +8,7 @@ from typing import IO
 
 import orjson
 
-from data_bridge.model.batch import RowFailure, Rows
-from data_bridge.rows.decoding import BadRow, decode
-from data_bridge.rows.values import dump
+from data_bridge.model.batch import RowFailure
 from data_bridge.utils.files import disk_full
 
 
@@ -83,14 +81,3 @@ def _raw(raw: bytes) -> dict[str, str]:
         return {"raw": raw.decode("utf-8")}
     except UnicodeDecodeError:
         return {"raw_base64": base64.b64encode(raw).decode("ascii")}
-
-
-def raw_of(rows: Rows, position: int) -> bytes | None:
-    """One row as JSON bytes, as near to the source as its form allows; None when it cannot be read at all."""
-    found, _, _ = decode(rows.slice(position, position + 1))
-    if not found:
-        return None
-    try:
-        return dump(found[0])
-    except BadRow:
-        return None

@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 
 from data_bridge.errors import BusyError, FatalError, IntegrityError
-from data_bridge.model.manifest import MANIFEST_KEY, IndexRange, Manifest, ManifestShard
+from data_bridge.model.manifest import MANIFEST_KEY, IndexRange, Manifest, ManifestShard, WriterInfo
 from data_bridge.model.plan import Plan
 from data_bridge.model.shards import ShardRecord
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines.planning import read_plan
-from data_bridge.pipelines.writer import ShardWriter
+from data_bridge.pipelines.sinks import SinkPlan
 from data_bridge.utils.progress import PartitionLog, dump, parsed, totals
 
 
@@ -23,7 +23,7 @@ def finalize(
     store: ObjectStore,
     plan: Plan,
     logs: Mapping[int, PartitionLog],
-    writer: ShardWriter,
+    sinks: Sequence[SinkPlan],
 ) -> Manifest:
     """Publish the finished dataset. Running it again on the same ledger changes nothing.
 
@@ -35,10 +35,20 @@ def finalize(
             f"{len(unfinished)} of {len(plan.partitions)} partitions are not finished (first: {unfinished[0]})",
             hint="run the same command again; it continues where it stopped",
         )
-    shards = [(p.index, record) for p in plan.partitions for record in logs[p.index].shards if record.key is not None]
+    shards = [
+        (p.index, record)
+        for p in plan.partitions
+        for sink in sinks
+        for record in logs[p.index].shards_of(sink.name)
+        if record.key is not None
+    ]
     check_presence(store, [record for _, record in shards])
-    indexes = writer.indexes([record for _, record in shards])
-    manifest = _manifest(plan, logs, shards, indexes, writer.name)
+    indexes = {
+        sink.key(name): content
+        for sink in sinks
+        for name, content in sink.writer().indexes([r for _, r in shards if r.sink == sink.name]).items()
+    }
+    manifest = _manifest(plan, logs, shards, indexes, sinks)
     data = store.get(MANIFEST_KEY)
     there = parsed(Manifest, data, MANIFEST_KEY) if data is not None else None
     published = there is not None and _same(there, manifest)
@@ -82,7 +92,7 @@ def _manifest(
     logs: Mapping[int, PartitionLog],
     shards: Sequence[tuple[int, ShardRecord]],
     indexes: Mapping[str, bytes],
-    format_name: str,
+    sinks: Sequence[SinkPlan],
 ) -> Manifest:
     first = plan.first
     done = [log.done for log in logs.values() if log.done is not None]
@@ -91,11 +101,12 @@ def _manifest(
     for _, record in shards:
         for name, count in record.warnings.items():
             warnings[name] = warnings.get(name, 0) + count
+    changes = _changes(plan, logs)
     return Manifest(
         run=plan.run,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         status="completed_with_failures" if committed.failed else "complete",
-        format=format_name,
+        format=sinks[0].settings.name,
         totals=committed,
         shards=tuple(
             ManifestShard(
@@ -105,24 +116,47 @@ def _manifest(
                 samples=r.samples,
                 partition=index,
                 source=IndexRange(start=r.first_index, end=r.end_index),
+                split=r.sink or None,
             )
             for index, r in shards
         ),
         indexes={name: hashlib.sha256(content).hexdigest() for name, content in indexes.items()},
         fields=first.fields,
         writer=first.writer,
+        writers={sink.name: _writer_info(sink, shards) for sink in sinks if sink.name},
         provenance={
             "source": [_identity(f.model_dump()) for f in plan.files],
             "source_format": first.format,
             "generations": len(plan.generations),
             "config_hash": first.config_hash,
             "config": first.config,
-            "stages": [],
+            "stages": first.config.get("stages", []),
             "versions": {"data-bridge": version("train-data-bridge"), **first.libraries},
+            **({"live_changes": changes} if changes else {}),
         },
         failures=tuple(_failure_keys(done, [r for p in plan.partitions for r in logs[p.index].shards])),
         warnings=warnings,
     )
+
+
+def _writer_info(sink: SinkPlan, shards: Sequence[tuple[int, ShardRecord]]) -> WriterInfo:
+    own = [record for _, record in shards if record.sink == sink.name]
+    return WriterInfo(
+        format=sink.settings.name,
+        writer=dict(sink.frozen),
+        samples=sum(r.samples for r in own),
+        shards=len(own),
+        bytes=sum(r.bytes for r in own),
+    )
+
+
+def _changes(plan: Plan, logs: Mapping[int, PartitionLog]) -> list[dict[str, Any]]:
+    """Every live change of every partition, with the source index from which it is in force there."""
+    return [
+        {"partition": p.index, "from": p.first_index + r.start, "stage": r.stage, "key": r.key, "value": r.value}
+        for p in plan.partitions
+        for r in logs[p.index].changes
+    ]
 
 
 def _identity(file: Mapping[str, Any]) -> dict[str, Any]:

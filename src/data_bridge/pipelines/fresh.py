@@ -1,6 +1,8 @@
 """`--fresh`: take away what an earlier run made at a destination, in an order that never leaves a lie behind."""
 
+import re
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import groupby
 
@@ -45,13 +47,19 @@ def _steps(store: ObjectStore) -> list[list[str]]:
         return []
     keys = [o.key for o in store.list()]
     patterns = [writer_class(name).shard_names for name in WRITERS]
-    ours = [key for key in keys if key in INDEXES or any(names.fullmatch(key) for names in patterns)]
+    ours = [key for key in keys if _is_ours(key, patterns)]
     below = [key for key in keys if key.startswith("_bridge/") and key != planning.IDENTITY_KEY]
     folders = [list(found) for _, found in groupby(sorted(below, reverse=True), key=lambda key: key.split("/")[:3])]
     records = [found for found in folders if not planning.is_plan(found[0])]
     plan = [[key] for found in folders if planning.is_plan(found[0]) for key in found]
     manifest = [MANIFEST_KEY] if MANIFEST_KEY in keys else []
     return [manifest, ours, *records, *plan, [planning.IDENTITY_KEY]]
+
+
+def _is_ours(key: str, patterns: Sequence[re.Pattern[str]]) -> bool:
+    """Whether a key is that of a shard or an index, at the root or in the folder of one of several writers."""
+    folder, _, name = key.rpartition("/")
+    return "/" not in folder and folder != "_bridge" and (name in INDEXES or any(p.fullmatch(name) for p in patterns))
 
 
 def start_over(store: ObjectStore, *, steal: bool = False) -> int:

@@ -45,11 +45,15 @@ class LitDataWriter:
 
     def __init__(self, settings: PipelineSettings, frozen: Mapping[str, Any]) -> None:
         self._leaves = tuple(Leaf(**leaf) for leaf in frozen["leaves"])
-        self._classic = frozen["layout"] == "classic"
+        self._classic = frozen["layout"] != "arrow"
+        self._bare = frozen["layout"] == "tokens"
         self._zstd = settings.compression == "zstd"
         self._samples_per_shard = settings.samples_per_shard
-        layout = ClassicLayout if self._classic else ArrowLayout
-        self._layout: ClassicLayout | ArrowLayout = layout(self._leaves, compressed=self._zstd)
+        self._layout: ClassicLayout | ArrowLayout = (
+            ClassicLayout(self._leaves, compressed=self._zstd, bare=self._bare)
+            if self._classic
+            else ArrowLayout(self._leaves, compressed=self._zstd)
+        )
         self._file: ShardFile | None = None
         self._chunk: ClassicChunk | ArrowChunk | None = None
         self._samples = 0
@@ -58,6 +62,8 @@ class LitDataWriter:
     def freeze(cls, settings: PipelineSettings, probe: Probe) -> dict[str, Any]:
         """Layout and leaves. `warnings` says why the Arrow layout was chosen and which leaves need care."""
         fields = _fields(settings, probe)
+        if settings.litdata_layout == "tokens":
+            return {"layout": "tokens", "leaves": [asdict(_tokens(settings, fields, probe))]}
         leaves: list[Leaf] = []
         warnings: list[str] = []
         layout = settings.litdata_layout
@@ -167,10 +173,10 @@ class LitDataWriter:
             "compression_batch_size": None,
             "compression_level": None,
             "data_format": [leaf.format for leaf in self._leaves],
-            "data_spec": _tree_spec([leaf.name for leaf in self._leaves]),
+            "data_spec": _BARE_SPEC if self._bare else _tree_spec([leaf.name for leaf in self._leaves]),
             "encryption": None,
             "ipc_compression": "zstd" if self._zstd and not self._classic else None,
-            "item_loader": "PyTreeLoader",
+            "item_loader": "TokensLoader" if self._bare else "PyTreeLoader",
             "types": {leaf.name: "json" if leaf.kind in ("numpy", "tree") else leaf.format for leaf in self._leaves},
         }
 
@@ -205,10 +211,30 @@ def _chunk_entry(record: ShardRecord, key: str) -> dict[str, Any]:
     return {
         "chunk_bytes": record.meta["chunk_bytes"],
         "chunk_size": record.samples,
-        "dim": None,
+        "dim": record.meta.get("numbers"),
         "filename": key.removeprefix(f"{record.sink}/") if record.sink else key,
         "sha256": record.sha256,
     }
+
+
+_BARE_SPEC: Final = json.dumps([1, {"type": None, "context": None, "children_spec": []}])
+
+
+def _tokens(settings: PipelineSettings, fields: Sequence[Field], probe: Probe) -> Leaf:
+    """The only leaf of the layout for `TokensLoader`. Raises ConfigError where there is another, or one of another kind."""
+    where = "pipeline.litdata_layout: tokens"
+    if len(fields) != 1:
+        raise ConfigError(
+            f"{where} holds one field, and samples have {', '.join(field.name for field in fields) or 'none'}",
+            hint="`tokenize` with `block` leaves one; so does `select`",
+        )
+    if settings.compression != "none":
+        raise ConfigError(f"{where} cannot be compressed: readers map the chunks", hint="set compression: none")
+    leaf = classic_leaf(fields[0], [row.get(fields[0].name) for row in probe.rows], binary=False)
+    if not isinstance(leaf, Leaf) or leaf.kind != "numpy":
+        said = leaf if isinstance(leaf, str) else f"is {fields[0].type}"
+        raise ConfigError(f"{where} holds lists of numbers, and the field {fields[0].name!r} {said}")
+    return leaf
 
 
 def _tree_spec(names: Sequence[str]) -> str:

@@ -25,13 +25,15 @@ FIXED_BYTES: Final = {"bool": 1, "int": 8, "float": 8}
 
 
 class ClassicLayout:
-    """Packs columns into items and items into one chunk."""
+    """Packs columns into items and items into one chunk. `bare`: items of one numeric leaf without the size before it,
+    as LitData's `TokensLoader` reads them."""
 
     max_payload_bytes: ClassVar[int] = 4_000_000_000
     """Offsets are 32 bits wide: the rest up to 4 GiB is left to the offsets themselves."""
 
-    def __init__(self, leaves: Sequence[Leaf], *, compressed: bool) -> None:
+    def __init__(self, leaves: Sequence[Leaf], *, compressed: bool, bare: bool = False) -> None:
         self._leaves = tuple(leaves)
+        self._bare = bare
         self._frame = SizedZstd() if compressed else None
         self._spool = Spool()
 
@@ -44,7 +46,9 @@ class ClassicLayout:
     def pack(self, arrays: Sequence[Column], count: int) -> tuple[memoryview, NDArray[np.int64]]:
         """All items in one buffer and the bytes of each, int64 of shape (count,). No column holds a null."""
         sizes = np.empty((count, len(self._leaves)), dtype="<u4")
-        parts: list[Column | NDArray[np.uint8]] = [sizes.view(np.uint8).reshape(count, 4 * len(self._leaves))]
+        parts: list[Column | NDArray[np.uint8]] = []
+        if not self._bare:
+            parts.append(sizes.view(np.uint8).reshape(count, 4 * len(self._leaves)))
         for i, (leaf, array) in enumerate(zip(self._leaves, arrays, strict=True)):
             width = FIXED_BYTES.get(leaf.kind)
             if width is not None:
@@ -58,18 +62,26 @@ class ClassicLayout:
         return _joined(parts, count)
 
     def open(self, folder: Path) -> "ClassicChunk":
-        return ClassicChunk(self._spool.open(folder), self._frame)
+        return ClassicChunk(self._spool.open(folder), self._frame, self._number_bytes)
 
     def check(self, path: Path) -> int:
         """Verify the structure of a whole chunk file and return its samples. Raises IntegrityError."""
         data = _decompressed(path) if self._frame is not None else mapped(path)
+        if self._number_bytes is not None:
+            return check_bare(data, self._number_bytes, path.name)
         return check_items(data, self._leaves, path.name)
+
+    @property
+    def _number_bytes(self) -> int | None:
+        """Bytes of a number, where items are nothing else."""
+        return self._leaves[0].column.value_type.bit_width // 8 if self._bare else None
 
 
 class ClassicChunk:
     """Items of the chunk in work."""
 
-    def __init__(self, spool: Spool, frame: "SizedZstd | None") -> None:
+    def __init__(self, spool: Spool, frame: "SizedZstd | None", number_bytes: int | None) -> None:
+        self._number_bytes = number_bytes
         self._spool = spool
         self._frame = frame
         self._sizes: list[NDArray[np.int64]] = []
@@ -96,7 +108,10 @@ class ClassicChunk:
         for block in self._spool.blocks():
             file.write(block)
         self._spool.close()
-        return len(sizes), {"chunk_bytes": total}
+        meta = {"chunk_bytes": total}
+        if self._number_bytes is not None:
+            meta["numbers"] = int(sizes.sum()) // self._number_bytes
+        return len(sizes), meta
 
     def abort(self) -> None:
         self._spool.close()
@@ -181,6 +196,14 @@ def read_offsets(data: NDArray[np.uint8], name: str) -> NDArray[np.int64]:
     if offsets[0] != header or (np.diff(offsets) < 0).any() or offsets[-1] > len(data):
         raise IntegrityError(f"{name} is damaged: its offsets do not fit its {len(data)} bytes")
     return offsets
+
+
+def check_bare(data: NDArray[np.uint8], number_bytes: int, name: str) -> int:
+    """Verify that every item of a chunk is whole numbers. Raises IntegrityError."""
+    offsets = read_offsets(data, name)
+    if offsets[-1] != len(data) or (np.diff(offsets) % number_bytes).any():
+        raise IntegrityError(f"{name} is damaged: its items are not numbers of {number_bytes} bytes")
+    return len(offsets) - 1
 
 
 def check_items(data: NDArray[np.uint8], leaves: Sequence[Leaf], name: str) -> int:

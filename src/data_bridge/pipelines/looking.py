@@ -50,7 +50,7 @@ def plan_report(settings: Settings, pipeline: Pipeline) -> PlanReport:
         shards_done=totals(logs.values()).shards,
         shard_bytes_estimated=shard_bytes,
         fields=tuple((f["name"], f["type"]) for f in plan.first.fields),
-        writer=dict(plan.first.writer),
+        writer=dict(plan.first.writer) or dict(plan.first.writers),
         warnings=tuple(_warnings(plan, shard_bytes, settings)),
         complete=bool(plan.run) and len(done) == len(plan.partitions) and _published(store, logs),
     )
@@ -76,7 +76,8 @@ def _shards(samples: int | None, shard_bytes: int | None, settings: Settings) ->
 
 
 def _warnings(plan: Plan, shard_bytes: int | None, settings: Settings) -> list[str]:
-    said = [str(w) for w in plan.first.writer.get("warnings", [])]
+    frozen = [plan.first.writer, *plan.first.writers.values()]
+    said = [str(warning) for writer in frozen for warning in writer.get("warnings", [])]
     if shard_bytes is not None and shard_bytes > LARGE_SHARD and settings.pipeline.max_shard_bytes is None:
         said.append(
             f"shards would be about {shard_bytes / 1e9:.1f} GB; set max_shard_bytes (for example 1GB) or a smaller samples_per_shard"

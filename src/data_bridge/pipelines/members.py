@@ -18,8 +18,8 @@ from data_bridge.pipelines.content import (
     kind_of,
     member_bytes,
 )
-from data_bridge.pipelines.magic import file_kind
 from data_bridge.rows.decoding import BadRow
+from data_bridge.rows.magic import file_kind
 
 SAMPLE_META = frozenset(("__key__", "__url__"))
 """What samples of a tar source carry besides their members."""

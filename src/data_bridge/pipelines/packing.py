@@ -1,49 +1,71 @@
 """What is done to a batch before anything is cut: a pure function of the batch, so that any process may do it."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_bridge.config import Settings
+from data_bridge.config import PipelineSettings, Settings, with_changes
 from data_bridge.io.sources.stream import SampleStream
-from data_bridge.model.batch import ArrowRows, Batch, LineRows, RowFailure, Rows
+from data_bridge.model.batch import Batch, DictRows, RowFailure, Rows
+from data_bridge.model.changes import Change
 from data_bridge.model.keys import IndexKeys
 from data_bridge.model.plan import Generation, Partition
 from data_bridge.model.shards import Encoded
-from data_bridge.pipelines.failures import raw_of
-from data_bridge.pipelines.writer import ShardWriter
-from data_bridge.pipelines.writers import writer_class
+from data_bridge.pipelines.sinks import SinkPlan, sink_plans
+from data_bridge.rows.decoding import decode
+from data_bridge.rows.picking import joined, size_of
+from data_bridge.rows.values import raw_of
+from data_bridge.runtime.flow import Flow, Lot, StageWork, Transit
+from data_bridge.runtime.graph import SOURCE
+from data_bridge.runtime.outline import writer_part
+from data_bridge.stages.build import build
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Offsets [skip, end) of a batch as the source's reader found it. `index` is the place in the partition of offset 0."""
+    """Offsets [skip, end) of a batch as the source's reader found it, `more` batches behind it counted on.
+    `index` is the place in the partition of offset 0."""
 
     batch: Batch
     index: int
     skip: int
     end: int
+    more: tuple[Batch, ...] = ()
+    changes: tuple[Change, ...] = ()
+    """Live changes in force in it."""
+    transit: Transit | None = None
+    """How far it is on its way, where the slot has taken it through stages that wait."""
 
     def size(self) -> int:
-        """Bytes of its batch, about."""
-        return size_of(self.batch.rows)
+        """Bytes of its batches, about."""
+        return self.transit.nbytes if self.transit else sum(size_of(batch.rows) for batch in (self.batch, *self.more))
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The good samples of a piece in the writer's form, and what is wrong with the others, by offset in the batch."""
+    """The good samples of a piece in one writer's form."""
 
     encoded: Encoded
     offsets: NDArray[np.int64]
-    """Place of each sample in the batch."""
-    failures: tuple[RowFailure, ...]
+    """Place in the batch of the source's sample that each came from; that of the block where it came from a block."""
     rows: int
     """Rows that were encoded or refused by the writer."""
+    block: bool = False
 
 
-Pack = Callable[[Piece], Run]
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What became of a piece: a run for every writer, and what is wrong with its other samples, by offset in the batch."""
+
+    runs: tuple[Run, ...]
+    failures: tuple[RowFailure, ...]
+    work: tuple[StageWork, ...] = ()
+
+
+Pack = Callable[[Piece], Packed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,66 +77,169 @@ class Packing:
     partition: Partition
 
     def __call__(self) -> Pack:
+        return self.packer().pack
+
+    def packer(self) -> "Packer":
         pipeline = self.settings.pipeline
-        writer = writer_class(pipeline.name)(pipeline, self.generation.writer)
-        check = SampleStream(self.settings).checker(self.generation.format)
-        return _Packer(
-            check, writer, self.partition, self.generation.key_digits, keep_raw=pipeline.on_error == "quarantine"
-        ).pack
+        policies = (pipeline.on_error, *(stage.on_error for stage in pipeline.stages))
+        return Packer(
+            SampleStream(self.settings).checker(self.generation.format),
+            _Flows(pipeline, self.partition.key_prefix, keep_raw="quarantine" in policies),
+            sink_plans(pipeline, build(pipeline), self.generation),
+            self.partition,
+            self.generation.key_digits,
+            keep_raw="quarantine" in policies,
+        )
 
 
-class _Packer:
+class _Flows:
+    """The stages as live changes have them: made when the first packet comes, and again when a packet has others."""
+
+    def __init__(self, settings: PipelineSettings, prefix: str, *, keep_raw: bool) -> None:
+        self._settings = settings
+        self._prefix = prefix
+        self._keep_raw = keep_raw
+        self._changes: tuple[Change, ...] = ()
+        self._flow: Flow | None = None
+
+    def __call__(self, changes: tuple[Change, ...]) -> Flow:
+        if self._flow is not None and changes != self._changes:
+            self._flow.close()
+            self._flow = None
+        if self._flow is None:
+            graph = build(with_changes(self._settings, changes))
+            self._flow, self._changes = Flow(graph, self._prefix, keep_raw=self._keep_raw), changes
+            self._flow.setup()
+        return self._flow
+
+
+class Packer:
+    """What is done to a piece. Holds the stages of one process."""
+
     def __init__(
         self,
         check: Callable[[Batch], Batch],
-        writer: ShardWriter,
+        flows: _Flows,
+        sinks: Sequence[SinkPlan],
         partition: Partition,
         key_digits: int,
         *,
         keep_raw: bool,
     ) -> None:
         self._check = check
-        self._writer = writer
+        self._flows = flows
+        self._sinks = [(sink, sink.writer()) for sink in sinks]
         self._partition = partition
         self._key_digits = key_digits
         self._keep_raw = keep_raw
 
-    def pack(self, piece: Piece) -> Run:
-        batch = self._check(piece.batch)
-        every = batch.offsets()
-        lo, hi = (int(n) for n in np.searchsorted(every, (piece.skip, piece.end)))
-        offsets = every[lo:hi]
-        rows = batch.rows.slice(lo, hi)
-        encoded = self._writer.encode(rows, self._keys(piece.index, offsets))
-        unfit = encoded.failures
-        if unfit and self._keep_raw:
-            unfit = tuple(f if f.raw is not None else replace(f, raw=raw_of(rows, f.offset)) for f in unfit)
-        failures = _merged(batch.failures, unfit, offsets, piece.skip, piece.end)
-        return Run(encoded, offsets[encoded.rows], failures, len(rows))
+    def pack(self, piece: Piece) -> Packed:
+        flow = self.flow(piece.changes)
+        passed = flow.rest(piece.transit or self.begin(piece))
+        failures = list(passed.failures)
+        runs: list[Run] = []
+        work = list(passed.work)
+        for sink, writer in self._sinks:
+            there = passed.lots[sink.port]
+            started = time.thread_time()
+            encoded = writer.encode(there.rows, self._keys(sink, there))
+            spent = time.thread_time() - started
+            bad = len(encoded.failures)
+            work.append(StageWork(writer_part(sink.name), len(there), len(there) - bad, bad, 0, spent))
+            failures += self._unfit(there, encoded.failures)
+            offsets = there.offsets[encoded.rows]
+            if sink.block:
+                offsets = np.full(len(offsets), piece.skip, dtype=np.int64)
+            runs.append(Run(encoded, offsets, len(there), block=bool(sink.block)))
+        return Packed(tuple(runs), _one_each(failures), tuple(work))
 
-    def _keys(self, index: int, offsets: NDArray[np.int64]) -> IndexKeys:
-        partition = self._partition
-        return IndexKeys(partition.key_prefix, offsets + partition.first_index + index, self._key_digits)
+    def flow(self, changes: tuple[Change, ...]) -> Flow:
+        """The stages as these changes have them."""
+        return self._flows(changes)
+
+    def begin(self, piece: Piece) -> Transit:
+        """The good samples of a piece at the beginning of their way."""
+        started = time.thread_time()
+        lot, failures = self._lot(piece)
+        spent = time.thread_time() - started
+        transit = self.flow(piece.changes).begin(lot, failures)
+        transit.work.append(StageWork(SOURCE, len(lot) + len(failures), len(lot), len(failures), 0, spent))
+        return transit
+
+    def _lot(self, piece: Piece) -> tuple[Lot, list[RowFailure]]:
+        """The good samples of a piece, and those the source is to blame for."""
+        rows: list[Rows] = []
+        offsets: list[NDArray[np.int64]] = []
+        failures: list[RowFailure] = []
+        shift = 0
+        for found in (piece.batch, *piece.more):
+            batch = self._check(found)
+            every = batch.offsets() + shift
+            lo, hi = (int(n) for n in np.searchsorted(every, (piece.skip, piece.end)))
+            rows.append(batch.rows.slice(lo, hi))
+            offsets.append(every[lo:hi])
+            failures += [
+                f if not shift else replace(f, offset=f.offset + shift)
+                for f in batch.failures
+                if piece.skip <= f.offset + shift < piece.end
+            ]
+            shift += batch.count
+        one, places = rows[0], offsets[0]
+        if len(rows) > 1:
+            one, places = _together(rows, offsets, failures)
+        return Lot(one, places, places + (self._partition.first_index + piece.index)), failures
+
+    def _keys(self, sink: SinkPlan, lot: Lot) -> Sequence[str]:
+        keys = IndexKeys(self._partition.key_prefix, lot.indices, self._key_digits)
+        if not sink.multiplies:
+            return keys if not sink.block else list(keys)
+        return [f"{key}-{number}" for key, number in zip(keys, _numbers(lot.indices), strict=True)]
+
+    def _unfit(self, lot: Lot, failures: Sequence[RowFailure]) -> list[RowFailure]:
+        """What a writer refused, by offset in the batch."""
+        return [
+            RowFailure(
+                int(lot.offsets[f.offset]),
+                f.reason,
+                f.where,
+                raw_of(lot.rows, f.offset) if f.raw is None and self._keep_raw else f.raw,
+                "write" if f.stage == "source" else f.stage,
+            )
+            for f in failures
+        ]
 
 
-def _merged(
-    source: Sequence[RowFailure], encoding: Sequence[RowFailure], offsets: NDArray[np.int64], skip: int, end: int
-) -> tuple[RowFailure, ...]:
-    """Failures of reading and of encoding, all by offset in the batch, ascending."""
-    if not source and not encoding:
-        return ()
-    read = [f for f in source if skip <= f.offset < end]
-    packed = [
-        RowFailure(int(offsets[f.offset]), f.reason, f.where, f.raw, "write" if f.stage == "source" else f.stage)
-        for f in encoding
-    ]
-    return tuple(sorted(read + packed, key=lambda f: f.offset))
+def _together(
+    rows: Sequence[Rows], offsets: Sequence[NDArray[np.int64]], failures: list[RowFailure]
+) -> tuple[Rows, NDArray[np.int64]]:
+    """Rows of several batches as those of one; what cannot be read on the way goes to `failures`."""
+    found = joined(rows)
+    if found is not None:
+        return found, np.concatenate(offsets)
+    together, places = [], []
+    for part, at in zip(rows, offsets, strict=True):
+        decoded, positions, bad = decode(part)
+        together += decoded
+        places.append(at[positions])
+        failures += [replace(f, offset=int(at[f.offset])) for f in bad]
+    return DictRows(together), np.concatenate(places)
 
 
-def size_of(rows: Rows) -> int:
-    """Bytes of rows, about."""
-    if isinstance(rows, LineRows):
-        return int(rows.ends[-1] - rows.starts[0]) if len(rows) else 0
-    if isinstance(rows, ArrowRows):
-        return int(rows.batch.nbytes)
-    return sum(len(value) if isinstance(value, bytes) else 64 for row in rows.rows for value in row.values())
+def _numbers(indices: NDArray[np.int64]) -> list[int]:
+    """For each output, how many of the same sample stand before it."""
+    seen: dict[int, int] = {}
+    numbers = []
+    for index in indices.tolist():
+        numbers.append(seen.get(index, 0))
+        seen[index] = numbers[-1] + 1
+    return numbers
+
+
+def _one_each(failures: Sequence[RowFailure]) -> tuple[RowFailure, ...]:
+    """By offset, ascending; of several failures of one sample the first."""
+    if len(failures) < 2:
+        return tuple(failures)
+    by_offset: dict[int, RowFailure] = {}
+    for failure in failures:
+        by_offset.setdefault(failure.offset, failure)
+    return tuple(by_offset[offset] for offset in sorted(by_offset))

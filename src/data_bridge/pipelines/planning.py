@@ -12,14 +12,18 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from data_bridge.config import Settings, byte_settings, changed_values, config_hash, public_uri
+from data_bridge.config import PipelineSettings, Settings, byte_settings, changed_values, config_hash, public_uri
 from data_bridge.errors import ConfigError, ConflictError, IntegrityError
 from data_bridge.io.sources.stream import Listing, SampleStream
 from data_bridge.model.plan import LAYOUT_VERSION, Generation, Part, Partition, Plan
-from data_bridge.model.source import Document, SourceFile
+from data_bridge.model.source import Document, Probe, SourceFile
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import schema
-from data_bridge.pipelines.writer import ShardWriter
+from data_bridge.pipelines.observing import probes
+from data_bridge.pipelines.sinks import all_counted, sink_settings
+from data_bridge.pipelines.writers import writer_class
+from data_bridge.runtime.graph import Graph
+from data_bridge.stages.build import build
 from data_bridge.utils.progress import dump, parsed
 
 IDENTITY_KEY = "_bridge/dataset.json"
@@ -72,55 +76,69 @@ def _prefix(run: str) -> str:
     return f"_bridge/{run}/plan/"
 
 
-def first_generation(
-    settings: Settings, stream: SampleStream, writer: type[ShardWriter]
-) -> tuple[Generation, float | None]:
+def first_generation(settings: Settings, stream: SampleStream) -> tuple[Generation, float | None]:
     """Plan a source from nothing; beside it the source bytes per sample of the probe, for estimates.
 
     Raises ConfigError for an empty source unless `allow_empty`.
     """
-    listing = stream.listing()
-    probe = schema.apply(settings.pipeline, stream.probe(listing), listing.format)
-    partitions = stream.partitions(listing)
     pipeline = settings.pipeline
+    graph = build(pipeline, check=True)
+    listing = stream.listing()
+    probe = schema.apply(pipeline, stream.probe(listing), listing.format)
+    partitions = stream.partitions(listing)
     if not pipeline.allow_empty and stream.is_empty(listing, partitions, probe):
         raise ConfigError(
             f"pipeline.input_uri: {shown(pipeline.input_uri)} holds no samples",
             hint="check the path and input_format, or pass --allow-empty if that is right",
         )
     values = byte_settings(settings)
-    frozen = writer.freeze(pipeline, probe)
+    seen = probes(graph, probe, stream, listing, partitions)
+    frozen = {sink.name: _frozen(sink_settings(pipeline, sink.name), seen[sink.input]) for sink in graph.sinks}
+    counted = bool(partitions) and all(p.samples is not None for p in partitions)
+    if counted and len(partitions) > 1 and not all_counted(pipeline, graph):
+        partitions = [_prefixed(p) for p in partitions]
     total = sum(p.samples or 0 for p in partitions)
     generation = Generation(
         number=0,
         config_hash=config_hash(values),
         config=values,
-        libraries=_libraries(settings),
+        libraries=_libraries(settings, graph),
         format=listing.format,
-        counted=bool(partitions) and all(p.samples is not None for p in partitions),
+        counted=counted,
         key_digits=max(10, len(str(total))),
         shard_digits=max(6, len(str(total // pipeline.samples_per_shard))),
         files=_public_files(listing),
         partitions=tuple(partitions),
         fields=tuple(f.model_dump() for f in probe.fields),
-        writer=frozen,
+        writer=frozen.pop("", {}),
+        writers=frozen,
     )
     return generation, probe.mean_sample_bytes
+
+
+def _frozen(settings: PipelineSettings, probe: Probe) -> dict[str, Any]:
+    return writer_class(settings.name).freeze(settings, probe)
+
+
+def _prefixed(partition: Partition) -> Partition:
+    """A partition whose shards are numbered by themselves, since nobody knows beforehand how many there will be."""
+    return partition.model_copy(update={"shard_prefix": f"{partition.index:05d}-"})
 
 
 def shown(uri: str | Sequence[str]) -> str:
     return ", ".join(public_uri(u) for u in ([uri] if isinstance(uri, str) else uri))
 
 
-def _libraries(settings: Settings) -> dict[str, str]:
+def _libraries(settings: Settings, graph: Graph) -> dict[str, str]:
     """Versions of the libraries whose output is part of our bytes under these settings."""
     pipeline = settings.pipeline
     used = {"orjson": version("orjson"), "pyarrow": version("pyarrow")}
-    if pipeline.name == "webdataset" and pipeline.output_format == "tar.gz":
+    writers = [sink_settings(pipeline, sink.name) for sink in graph.sinks]
+    if any(w.name == "webdataset" and w.output_format == "tar.gz" for w in writers):
         used["zlib"] = zlib.ZLIB_RUNTIME_VERSION
-    if pipeline.output_format == "tar.zst" or pipeline.compression == "zstd":
+    if any(w.output_format == "tar.zst" or w.compression == "zstd" for w in writers):
         used["zstd"] = version("backports-zstd") if sys.version_info < (3, 14) else "stdlib"
-    return used
+    return used | graph.libraries()
 
 
 def check_unchanged(settings: Settings, plan: Plan) -> None:
@@ -131,7 +149,7 @@ def check_unchanged(settings: Settings, plan: Plan) -> None:
         raise ConflictError(
             "the config differs from the one this destination was made with:\n" + _diff(before, now), hint=NEXT_STEP
         )
-    libraries = _libraries(settings)
+    libraries = _libraries(settings, build(settings.pipeline, check=True))
     if libraries != plan.first.libraries:
         raise ConflictError(
             "libraries that make bytes of the shards differ from those of the first run:\n"
@@ -211,6 +229,7 @@ def _next_generation(stream: SampleStream, plan: Plan, listing: Listing, start: 
         partitions=tuple(_behind(plan, partitions)),
         fields=first.fields,
         writer=first.writer,
+        writers=first.writers,
     )
 
 
@@ -228,8 +247,14 @@ def _behind(plan: Plan, partitions: Sequence[Partition]) -> list[Partition]:
     samples = sum(p.samples or 0 for p in plan.partitions)
     shards = max((p.first_shard + -(-(p.samples or 0) // per_shard) for p in plan.partitions), default=0)
     return [
-        p.model_copy(
-            update={"index": number + i, "first_index": samples + p.first_index, "first_shard": shards + p.first_shard}
+        _prefixed(
+            p.model_copy(
+                update={
+                    "index": number + i,
+                    "first_index": samples + p.first_index,
+                    "first_shard": shards + p.first_shard,
+                }
+            )
         )
         for i, p in enumerate(partitions)
     ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from data_bridge.model.batch import ArrowRows, LineRows, Row, RowFailure, Rows
+from data_bridge.model.batch import ArrowRows, DictRows, LineRows, Row, RowFailure, Rows
 from data_bridge.model.keys import IndexKeys
 from data_bridge.pipelines.members import Layout, split
 from data_bridge.pipelines.tarfmt import MAX_MEMBER_BYTES, NAME_BYTES, MemberColumn, column
@@ -40,9 +40,11 @@ def encode_samples(layout: Layout, key_field: str | None, rows: Rows, keys: Sequ
     if key_field is None and not _key_problems(keys, layout):
         if isinstance(rows, LineRows) and layout.whole and layout.rest is not None:
             return _copied_lines(layout.rest, rows, keys)
+        if isinstance(rows, DictRows) and layout.whole and (found := _dumped(layout, rows.rows, keys)):
+            return found
         if isinstance(rows, ArrowRows) and (found := _from_columns(layout, rows.batch, keys)):
             return found
-    return _from_rows(layout, key_field, rows, keys)
+    return from_rows(layout, key_field, rows, keys)
 
 
 def _copied_lines(extension: str, rows: LineRows, keys: Sequence[str]) -> Samples:
@@ -54,7 +56,28 @@ def _copied_lines(extension: str, rows: LineRows, keys: Sequence[str]) -> Sample
     )
 
 
-def _from_rows(layout: Layout, key_field: str | None, rows: Rows, keys: Sequence[str]) -> Samples:
+def _dumped(layout: Layout, rows: Sequence[Row], keys: Sequence[str]) -> Samples | None:
+    """Each row as JSON is its sample's one member; None where any row has no JSON form: the general path says why."""
+    assert layout.rest is not None, "a layout that is whole has no other member"
+    try:
+        contents = [dump(row) for row in rows]
+    except BadRow:
+        return None
+    warnings: dict[str, int] = {}
+    known = layout.known
+    if known is not None and (new := sum(len(row.keys() - known) for row in rows if not row.keys() <= known)):
+        warnings[NEW_FIELDS] = new
+    # a number that is not finite was written as null
+    nulls = (row for row, content in zip(rows, contents, strict=True) if b"null" in content)
+    if nonfinite := sum(map(count_nonfinite, nulls)):
+        warnings[NONFINITE] = nonfinite
+    if any(len(content) > MAX_MEMBER_BYTES for content in contents):
+        return None
+    everyone = np.arange(len(rows), dtype=np.int64)
+    return Samples(keys, everyone, [column(layout.rest, contents)], (), warnings)
+
+
+def from_rows(layout: Layout, key_field: str | None, rows: Rows, keys: Sequence[str]) -> Samples:
     """The general path, which says what is right: row by row."""
     decoded, positions, undecoded = decode(rows)
     failures = {f.offset: f for f in undecoded}

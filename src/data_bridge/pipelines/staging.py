@@ -41,7 +41,9 @@ class Closed:
     path: Path | None
     failures: Path | None
     start: int = 0
-    """Index in the partition where its range begins: where the cursor stood before it."""
+    """Index in the partition where its range begins: where the sink's cursor stood before it."""
+    out: int = 0
+    """Outputs of the sample there that came before."""
     sidecar: Path | None = None
 
     def remove(self) -> None:
@@ -57,6 +59,7 @@ class _Sidecar(Document, frozen=True, kw_only=True):
     shard: str | None
     failures: str | None
     start: int
+    out: int = 0
     record: ShardRecord
 
 
@@ -102,13 +105,13 @@ class Staging:
             "failures": closed.failures.name if closed.failures else None,
         }
         with replacing(sidecar, self._token) as part:
-            part.write(dump(_Sidecar(**names, start=closed.start, record=closed.record)))
+            part.write(dump(_Sidecar(**names, start=closed.start, out=closed.out, record=closed.record)))
         return replace(closed, sidecar=sidecar)
 
     def leftovers(self) -> list[Closed]:
         """Finished shards of earlier attempts of this partition on this machine, whose bytes are whole, in order."""
         found = [closed for folder in self._others() for closed in _closed_in(folder) if _whole(closed)]
-        return sorted(found, key=lambda closed: closed.record.cursor.index)
+        return sorted(found, key=lambda closed: (closed.record.cursor.index, closed.record.cursor.out))
 
     def sweep(self) -> None:
         """Remove the folders of earlier attempts of this partition."""
@@ -127,6 +130,7 @@ def _closed_in(folder: Path) -> Iterator[Closed]:
             folder / data.shard if data.shard else None,
             folder / data.failures if data.failures else None,
             data.start,
+            data.out,
             sidecar,
         )
 

@@ -15,6 +15,7 @@ from data_bridge.model.manifest import MANIFEST_KEY, Manifest, ManifestShard
 from data_bridge.model.report import VerifyReport
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines.planning import read_plan
+from data_bridge.pipelines.sinks import sink_settings
 from data_bridge.pipelines.writer import ShardWriter
 from data_bridge.pipelines.writers import writer_class
 from data_bridge.utils.progress import Ledger, parsed
@@ -143,7 +144,7 @@ def _read(store: ObjectStore, manifest: Manifest, shard: ManifestShard, all_keys
         with _local_copy(store, shard) as (path, digest):
             if digest != shard.sha256:
                 return [f"{shard.path}: SHA-256 {digest[:12]}… instead of {shard.sha256[:12]}…"]
-            samples = _writer(manifest).check(path, keys)
+            samples = _writer(manifest, shard).check(path, keys)
     except IntegrityError as error:
         return [f"{shard.path}: {error.message}"]
     except BridgeError as error:
@@ -153,11 +154,13 @@ def _read(store: ObjectStore, manifest: Manifest, shard: ManifestShard, all_keys
     return [] if samples == shard.samples else [f"{shard.path}: {samples} samples, the manifest says {shard.samples}"]
 
 
-def _writer(manifest: Manifest) -> ShardWriter:
+def _writer(manifest: Manifest, shard: ManifestShard) -> ShardWriter:
     values = {
         k: v for k, v in manifest.provenance["config"].items() if k in PipelineSettings.model_fields or k == "schema"
     }
-    return writer_class(manifest.format)(PipelineSettings.model_validate(values), manifest.writer)
+    name = shard.split or ""
+    settings = sink_settings(PipelineSettings.model_validate(values), name)
+    return writer_class(settings.name)(settings, manifest.writers[name].writer if name else manifest.writer)
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from data_bridge.model.batch import Media
-from data_bridge.rows.decoding import BadRow
+from data_bridge.model.batch import Media, Rows
+from data_bridge.rows.decoding import BadRow, decode
 
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _LONGEST_PLAIN_DECIMAL = 100
@@ -62,9 +62,9 @@ def count_nonfinite(value: Any) -> int:
         if value.dtype.kind == "O":
             return count_nonfinite(value.tolist())
         return int(value.size - np.count_nonzero(np.isfinite(value))) if value.dtype.kind == "f" else 0
-    if isinstance(value, (float, Decimal)):
-        return not math.isfinite(value)
-    return 0
+    if isinstance(value, Decimal):
+        return not value.is_finite()
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 _NEVER = frozenset((str, int, bool, type(None), bytes, Media))
@@ -179,3 +179,14 @@ def _explained(error: str) -> str:
     if "ecursion" in error:
         return "the value is nested too deeply for JSON"
     return f"the value has no JSON form: {error}"
+
+
+def raw_of(rows: Rows, position: int) -> bytes | None:
+    """One row as JSON bytes, as near to the source as its form allows; None when it cannot be read at all."""
+    found, _, _ = decode(rows.slice(position, position + 1))
+    if not found:
+        return None
+    try:
+        return dump(found[0])
+    except BadRow:
+        return None

@@ -51,6 +51,11 @@ def one_blas_thread() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
+def no_tokenizer_threads() -> None:
+    """Keep the tokenizers library from starting a thread per core, unless the user has chosen: slots share the cores."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
 def collect_rarely() -> None:
     """Have Python look for cycles of dead objects a hundred times less often, and not once more at its end.
 

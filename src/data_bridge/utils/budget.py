@@ -80,6 +80,12 @@ class ByteBudget:
     def __reduce__(self) -> tuple[type["ByteBudget"], tuple[int]]:
         return ByteBudget, (self.total,)  # a copy in another process counts what is in flight there
 
+    def resize(self, total: int) -> None:
+        """Let `total` bytes be in flight from now on; what is held beyond is waited for."""
+        with self._pool.changed:
+            self.total = self._pool.total = total
+            self._pool.changed.notify_all()
+
     @property
     def held(self) -> int:
         """Bytes in flight now."""

@@ -4,6 +4,7 @@ Per partition an append-only log of records `<dest>/_bridge/<run>/ledger/p00012/
 with put-if-absent. Appending is the commit. Whoever finds another's record where its own should go is fenced.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import msgspec
 from data_bridge.errors import Fenced, IntegrityError
 from data_bridge.model.manifest import Totals
 from data_bridge.model.plan import Partition
-from data_bridge.model.shards import Claim, Cursor, Done, Failed, Record, ShardRecord
+from data_bridge.model.shards import ChangeRecord, Claim, Cursor, Done, Failed, Record, ShardRecord
 from data_bridge.model.source import Document
 from data_bridge.model.store import ObjectStore
 from data_bridge.utils import claims, segments
@@ -26,13 +27,14 @@ PAGE = 1000
 FEW_PARTITIONS = 64
 """Of so many each is asked for by itself: a listing of all records would take longer."""
 
-_KINDS: Mapping[str, type[Claim] | type[ShardRecord] | type[Done] | type[Failed]] = {
+_KINDS: Mapping[str, type[Claim] | type[ShardRecord] | type[ChangeRecord] | type[Done] | type[Failed]] = {
     "claim": Claim,
     "shard": ShardRecord,
+    "change": ChangeRecord,
     "done": Done,
     "failed": Failed,
 }
-_RECORDS: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Claim | ShardRecord | Done | Failed)
+_RECORDS: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
 
 Each: TypeAlias = Callable[..., Iterable[Any]]
 """`map`, or that of a pool."""
@@ -67,6 +69,8 @@ class PartitionLog:
 
     next_seq: int = 0
     shards: list[ShardRecord] = field(default_factory=list)
+    changes: list[ChangeRecord] = field(default_factory=list)
+    """In the order in which they were made, which is that of the samples from which they are in force."""
     done: Done | None = None
     failed: Failed | None = None
     claim: Claim | None = None
@@ -78,6 +82,16 @@ class PartitionLog:
         if self.done:
             return self.done.cursor
         return self.shards[-1].cursor if self.shards else Cursor()
+
+    def shards_of(self, sink: str) -> list[ShardRecord]:
+        """What one writer has committed."""
+        return [s for s in self.shards if s.sink == sink]
+
+    def cursor_of(self, sink: str) -> Cursor:
+        """Where one writer goes on."""
+        if self.done:
+            return self.done.cursor
+        return next((s.cursor for s in reversed(self.shards) if s.sink == sink), Cursor())
 
     @property
     def samples(self) -> int:
@@ -99,8 +113,11 @@ class PartitionLog:
                 self.claim, self.failed = record, None
             case ShardRecord():
                 self.shards.append(record)
+            case ChangeRecord():
+                self.changes.append(record)
             case Done():
-                self.done, self.claim, self.shards = record, None, list(record.shards)
+                self.done, self.claim = record, None
+                self.shards, self.changes = list(record.shards), list(record.changes)
             case Failed():
                 self.failed, self.claim = record, None
 
@@ -252,7 +269,8 @@ def parse(data: bytes, what: str, hint: str = "") -> Record | None:
 class ProgressTracker:
     """The face of one partition's ledger for the attempt that works on it.
 
-    Nothing is done until `append` returned; after `Fenced` nothing more may be written.
+    Nothing is done until `append` returned; after `Fenced` nothing more may be written. The commit thread and the one
+    that reads may append at the same time.
     """
 
     def __init__(self, ledger: Ledger, partition: Partition, *, driver: str = "", token: str | None = None) -> None:
@@ -261,6 +279,7 @@ class ProgressTracker:
         self._ledger = ledger
         self._driver = driver
         self._pending: dict[str, ShardRecord] = {}
+        self._appending = threading.Lock()
         self.log, self._unrepeated = ledger.follow(partition)
 
     @property
@@ -305,6 +324,12 @@ class ProgressTracker:
 
     def append(self, record: Record) -> None:
         """Commit one record. Raises Fenced when another attempt has written at this place."""
+        with self._appending:
+            self._append(record)
+        if isinstance(record, ShardRecord) and record.key is not None:
+            self._pending.pop(record.key, None)
+
+    def _append(self, record: Record) -> None:
         key = self._ledger.key(self.partition.name, self.log.next_seq)
         data = dump(record)
         if not self._ledger.store.put_if_absent(key, data):
@@ -315,8 +340,6 @@ class ProgressTracker:
         self.log.take(record)
         self._unrepeated.append(data)
         self._repeat()
-        if isinstance(record, ShardRecord) and record.key is not None:
-            self._pending.pop(record.key, None)
 
     def _repeat(self) -> None:
         """Write the segments that are due; those an earlier attempt died before are written by the next append."""

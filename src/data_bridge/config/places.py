@@ -1,0 +1,13 @@
+"""Where this machine keeps what a run says: notes, metrics and events, each run in a folder of its own."""
+
+from pathlib import Path
+
+
+def runs_folder() -> Path:
+    """The folder of all of them, under the user's cache."""
+    return Path.home() / ".cache" / "data-bridge" / "runs"
+
+
+def run_folder(run: str) -> Path:
+    """The folder of one run. It need not exist, and nothing in it decides what is done: that is the ledger's."""
+    return runs_folder() / run

@@ -1,0 +1,87 @@
+"""What the user wants of a running run, told from elsewhere, until the engine and its slots do it."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from data_bridge.model.changes import Change
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What slots are to do from now on. Each order repeats all of it, so that a new slot needs only the last one."""
+
+    paused: bool = False
+    draining: bool = False
+    changes: tuple[Change, ...] = ()
+    """Every live change of the run, in order."""
+    slots: int = 0
+    """How many slots share what a run may use; 0 = as many as there were at the start."""
+
+
+class Orders:
+    """Given from any thread, followed by the engine when it looks. Nothing here waits for the engine."""
+
+    def __init__(self, changes: Sequence[Change] = ()) -> None:
+        self._changed = threading.Condition()
+        self._standing = Standing(changes=tuple(changes))
+        self.stopping = False
+        self.workers: int | None = None
+        """Processes at a time; 0 = the run works in its driver; None = not known yet."""
+
+    @property
+    def standing(self) -> Standing:
+        """All at once: never half of an order. The same object until something changes."""
+        return self._standing
+
+    @property
+    def paused(self) -> bool:
+        """Whether to read nothing more for now."""
+        return self._standing.paused and not (self._standing.draining or self.stopping)
+
+    def pause(self, *, paused: bool) -> None:
+        with self._changed:
+            self._standing = replace(self._standing, paused=paused)
+            self._changed.notify_all()
+
+    def drain(self) -> None:
+        with self._changed:
+            self._standing = replace(self._standing, draining=True)
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        with self._changed:
+            self.stopping = True
+            self._changed.notify_all()
+
+    def change(self, change: Change) -> None:
+        with self._changed:
+            self._standing = replace(self._standing, changes=(*self._standing.changes, change))
+            self._changed.notify_all()
+
+    def work_with(self, workers: int) -> None:
+        """Have so many processes at a time."""
+        with self._changed:
+            self.workers = workers
+            self._standing = replace(self._standing, slots=workers)
+            self._changed.notify_all()
+
+    def rest(self, timeout_s: float) -> None:
+        """Wait for the next order, for a while."""
+        with self._changed:
+            self._changed.wait(timeout_s)
+
+
+def news(before: Standing, now: Standing) -> list[str]:
+    """What is different, for the terminal of the run."""
+    said = []
+    if now.draining and not before.draining:
+        said.append("draining: what has been read is being finished, then the run ends")
+    elif now.paused != before.paused:
+        said.append("paused: nothing more is read" if now.paused else "resumed")
+    if now.slots != before.slots:
+        said.append(f"from now on {now.slots} workers at a time")
+    said += [
+        f"stage {c.stage}: {c.key} = {c.value!r} from the next packet on" for c in now.changes[len(before.changes) :]
+    ]
+    return said

@@ -1,0 +1,278 @@
+"""Answers commands to a running run: what may be changed, to what, and what each part is like now."""
+
+import difflib
+import json
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
+
+from data_bridge.config import (
+    PipelineSettings,
+    Settings,
+    StageSettings,
+    explained,
+    exported,
+    is_secret_name,
+    with_changes,
+    with_open_secrets,
+    without_secrets,
+)
+from data_bridge.engine.orders import Orders
+from data_bridge.errors import ConfigError
+from data_bridge.model.changes import ENABLED, Change
+from data_bridge.runtime.control import Reply, Request, Response
+from data_bridge.runtime.stage import Outlet, Stage, StageOptions
+from data_bridge.stages.registry import stage_class
+from data_bridge.utils.claims import new_token
+
+ENGINE = "engine"
+"""Whom commands address that concern the run and no stage."""
+MOST_WORKERS = 1024
+
+Answer: TypeAlias = Callable[[Request], Reply | None]
+
+
+class Switchboard:
+    """Passes a request to whom it addresses, or to everybody, and collects what they say.
+
+    Nothing waits for the run: an order is given, and followed between two packets. Called from one thread.
+    """
+
+    def __init__(self, settings: Settings, run: str, orders: Orders) -> None:
+        self._settings = settings.pipeline
+        self._orders = orders
+        self._parts: dict[str, Answer] = {ENGINE: RunPart(settings.pipeline, run, orders)}
+        for stage in settings.pipeline.stages:
+            self._parts[stage.name] = StagePart(stage, settings.pipeline, orders)
+
+    def answer(self, request: Request) -> Response:
+        """The replies; an error when nobody is there or understands."""
+        if request.stage is not None and request.stage not in self._parts:
+            close = difflib.get_close_matches(request.stage, self._parts, 1)
+            guess = f"did you mean `{close[0]}`? " if close else ""
+            return Response(
+                request.id,
+                error=f"there is no stage {request.stage!r}",
+                hint=f"{guess}there is {', '.join(self._parts)}",
+            )
+        addressed = [request.stage] if request.stage is not None else list(self._parts)
+        replies = {name: self._parts[name](request) for name in addressed}
+        if all(reply is None for reply in replies.values()):
+            whom = f"{request.stage} does not understand" if request.stage else "nobody understands"
+            return Response(
+                request.id, replies, f"{whom} {request.command!r}", "`describe` lists the commands of each part"
+            )
+        return Response(request.id, replies)
+
+
+class RunPart:
+    """What concerns the whole run."""
+
+    def __init__(self, settings: PipelineSettings, run: str, orders: Orders) -> None:
+        self._settings = settings
+        self._run = run
+        self._orders = orders
+
+    def __call__(self, request: Request) -> Reply | None:
+        match request.command:
+            case "pause" | "resume":
+                return self._pause(paused=request.command == "pause")
+            case "drain":
+                self._orders.drain()
+                return Reply(accepted=True)
+            case "stop":
+                self._orders.stop()
+                return Reply(accepted=True)
+            case "set" if request.stage is not None or request.key == "workers":
+                return self._set(request)
+            case "describe":
+                return Reply(accepted=True, data=self._described())
+            case "export-config":
+                now = with_changes(self._settings, self._orders.standing.changes)
+                if self._orders.standing.slots:
+                    now = now.model_copy(update={"workers": self._orders.workers})
+                return Reply(accepted=True, data={"pipeline": exported(now)})
+            case _:
+                return None
+
+    def _pause(self, *, paused: bool) -> Reply:
+        state = self.state
+        if state in ("draining", "stopping"):
+            return Reply(accepted=False, reason=f"the run is {state} already")
+        self._orders.pause(paused=paused)
+        return Reply(accepted=True)
+
+    def _set(self, request: Request) -> Reply:
+        if request.key != "workers":
+            return Reply(accepted=False, reason=f"unknown key {request.key!r}; it may set workers")
+        value = request.value
+        if not self._orders.workers:
+            return Reply(
+                accepted=False, reason="this run works in one process; start it with `--workers` to have several"
+            )
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_WORKERS:
+            return Reply(accepted=False, reason=f"workers: a number from 1 to {MOST_WORKERS} is needed, not {value!r}")
+        self._orders.work_with(value)
+        return Reply(accepted=True)
+
+    @property
+    def state(self) -> Literal["running", "paused", "draining", "stopping"]:
+        """What it is told to do."""
+        if self._orders.stopping:
+            return "stopping"
+        if self._orders.standing.draining:
+            return "draining"
+        return "paused" if self._orders.standing.paused else "running"
+
+    def _described(self) -> dict[str, Any]:
+        return {
+            "run": self._run,
+            "state": self.state,
+            "options": {
+                "workers": {
+                    "value": self._orders.workers,
+                    "live": "any" if self._orders.workers else "never",
+                    "description": "worker processes at a time; 0 = the run works in its own",
+                }
+            },
+            "changes": [change.model_dump() for change in self._orders.standing.changes],
+            "commands": ["pause", "resume", "drain", "stop", "set", "describe", "export-config"],
+        }
+
+
+class StagePart:
+    """One stage. `_planned` is how the config has it: a plan was made for that."""
+
+    def __init__(self, planned: StageSettings, settings: PipelineSettings, orders: Orders) -> None:
+        self._planned = planned
+        self._settings = settings
+        self._orders = orders
+        self._kind = stage_class(planned.kind)
+
+    def __call__(self, request: Request) -> Reply | None:
+        match request.command:
+            case "set" if request.stage is not None or request.key in self._settable():
+                return self._set(request.key, request.value)
+            case "bypass" | "enable":
+                return self._set(ENABLED, request.command == "enable")
+            case "describe":
+                return Reply(accepted=True, data=self._described())
+            case _:
+                return None
+
+    @property
+    def _now(self) -> StageSettings:
+        changed = with_changes(self._settings, self._orders.standing.changes)
+        return next(stage for stage in changed.stages if stage.name == self._planned.name)
+
+    def _settable(self) -> list[str]:
+        """Keys that may change in a running run."""
+        fields = self._kind.Options.model_fields.items()
+        live = [key for key, info in fields if _live(info) != "never" and not is_secret_name(key)]
+        return list(dict.fromkeys([ENABLED, *live]))
+
+    def _set(self, key: str | None, value: Any) -> Reply:
+        reason = self._refusal_of(key) or (
+            self._refused_switch(value) if key == ENABLED else self._refused_value(key or "", value)
+        )
+        if reason:
+            return Reply(accepted=False, reason=reason)
+        assert key is not None, "it would have been refused"
+        now = self._now
+        if value == (now.enabled if key == ENABLED else now.options.get(key, _UNSET)):
+            return Reply(accepted=True, reason="it has this value already")
+        changes = self._orders.standing.changes
+        number = changes[-1].number + 1 if changes else 0
+        self._orders.change(Change(number=number, id=new_token(), stage=self._planned.name, key=key, value=value))
+        return Reply(accepted=True)
+
+    def _refusal_of(self, key: str | None) -> str:
+        """Why this key cannot change now, whatever the value."""
+        if key == ENABLED:
+            return ""
+        info = self._kind.Options.model_fields.get(key or "")
+        if info is None:
+            return f"unknown key {key!r}; it may set {', '.join(self._settable())}"
+        if _live(info) == "never":
+            return f"{key} cannot change while the run goes on; it may set {', '.join(self._settable())}"
+        if _live(info) == "paused" and not self._orders.standing.paused:
+            return f"{key} can change only while the run is paused"
+        if is_secret_name(key):
+            return f"{key} may be a secret, and a change is written down at the destination"
+        return ""
+
+    def _refused_switch(self, value: Any) -> str:
+        if not isinstance(value, bool):
+            return f"{ENABLED}: true or false is needed, not {value!r}"
+        if not value and not self._kind.bypassable:
+            return "samples cannot pass it unchanged: what follows needs what it makes"
+        stage = self._stage(self._planned.options)
+        counts = stage.drops or stage.multiplies or stage.block
+        if value and not self._planned.enabled and (counts or not self._kind.bypassable):
+            return "the plan counts on it being off; switch it on in the config of a new dataset"
+        return ""
+
+    def _refused_value(self, key: str, value: Any) -> str:
+        if without_secrets(value) != value:
+            return f"{key}: it holds what sounds like a secret, and a change is written down at the destination"
+        options = self._kind.Options
+        try:
+            # alone and strictly: 1 is not true, and text is no number
+            TypeAdapter(_alone(options.model_fields[key])).validate_json(json.dumps(value), strict=True)
+        except ValidationError as error:
+            return _said(error, options, key)
+        try:
+            self._stage({**self._now.options, key: value}).check()
+        except ValidationError as error:
+            return _said(error, options)
+        except ConfigError as error:
+            return f"{key}: {error.message}"
+        return ""
+
+    def _stage(self, values: Mapping[str, Any]) -> Stage[Any]:
+        outlets = [Outlet(output.name, output.weight) for output in self._planned.outputs]
+        return self._kind(self._kind.Options.model_validate(with_open_secrets(dict(values))), outlets)
+
+    def _described(self) -> dict[str, Any]:
+        now = self._now
+        given = self._kind.Options.model_validate(with_open_secrets(now.options))
+        values = without_secrets(to_jsonable_python(given.model_dump(), fallback=repr))
+        return {
+            "kind": now.kind,
+            "enabled": now.enabled,
+            "bypassable": self._kind.bypassable,
+            "options": {
+                key: {
+                    "value": values[key],
+                    "live": _live(info),
+                    "description": info.description or "",
+                    "type": getattr(info.annotation, "__name__", str(info.annotation)),
+                }
+                for key, info in self._kind.Options.model_fields.items()
+                if key in values
+            },
+            "commands": ["set", "bypass", "enable", "describe"],
+        }
+
+
+_UNSET = object()
+
+
+def _live(info: FieldInfo) -> str:
+    """When an option may change: never, paused, any."""
+    extra = info.json_schema_extra
+    return str(extra.get("live", "never")) if isinstance(extra, dict) else "never"
+
+
+def _said(error: ValidationError, options: type[StageOptions], *where: str) -> str:
+    """What is wrong, in one line; the place of an error is below `where`."""
+    found = error.errors(include_input=False, include_url=False)
+    return "; ".join(explained({**e, "loc": (*where, *e["loc"])}, options) for e in found)
+
+
+def _alone(info: FieldInfo) -> Any:
+    """The type of one field with its limits."""
+    return Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation

@@ -1,0 +1,155 @@
+"""Adds up what all slots say: over the last second, and over the whole run."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+from data_bridge.events import (
+    Event,
+    Flushed,
+    PartitionClaimed,
+    PartitionDone,
+    PartitionFailed,
+    RunPlanned,
+    SamplesPacked,
+    ShardCommitted,
+    SlotLost,
+)
+from data_bridge.model.metrics import Count, Gauge, Metric, MetricRecord, merged
+from data_bridge.monitor.snapshot import RUN, SlotView, Snapshot, busiest
+
+COUNTED = (
+    "samples_packed",
+    "samples_committed",
+    "samples_failed",
+    "shards_committed",
+    "bytes_committed",
+    "workers_lost",
+)
+"""Of the whole run; they begin with 0, so that whoever looks at rates sees the first one."""
+
+
+class _Slot:
+    """A partition in work."""
+
+    def __init__(self, samples: int) -> None:
+        self.samples = samples
+        self.packed = 0
+        self.records: tuple[MetricRecord, ...] = ()
+        self.levels: dict[tuple[str, str], MetricRecord] = {}
+        self.view = (0.0, "")
+
+    def flushed(self, records: tuple[MetricRecord, ...]) -> None:
+        self.records = merged([*self.records, *records], over_time=True)
+        for record in records:
+            levels = tuple(m for m in record.metrics if isinstance(m, Gauge))
+            if levels:
+                self.levels[record.part] = MetricRecord(record.stage, record.stage_type, levels)
+
+    def roll(self, window_s: float) -> None:
+        """A window ended."""
+        self.view = (self.packed / window_s, busiest(self.records))
+        self.packed, self.records = 0, ()
+
+
+class Aggregate:
+    """An observer that keeps totals. `roll` ends a window, `snapshot` may be asked by any thread."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._now = now
+        self._lock = threading.Lock()
+        self._started = self._window_from = clock()
+        self._window: dict[tuple[str, str], MetricRecord] = {}
+        self._total: dict[tuple[str, str], MetricRecord] = {}
+        self._last: tuple[MetricRecord, ...] = ()
+        self._last_s = 0.0
+        self._slots: dict[int, _Slot] = {}
+        self._planned: RunPlanned | None = None
+        self._done = 0
+        self._state: Literal["starting", "running", "ended"] = "starting"
+
+    def __call__(self, event: Event, /) -> None:
+        with self._lock:
+            match event:
+                case RunPlanned():
+                    self._planned, self._done, self._state = event, event.done, "running"
+                    self._count(**dict.fromkeys(COUNTED, 0))
+                case PartitionClaimed(partition=partition, index=index):
+                    self._slots[partition] = _Slot(index)
+                case SamplesPacked(partition=partition, samples=samples):
+                    self._count(samples_packed=samples)
+                    if slot := self._slots.get(partition):
+                        slot.samples += samples
+                        slot.packed += samples
+                case Flushed(partition=partition, records=records):
+                    self._add(records)
+                    if slot := self._slots.get(partition):
+                        slot.flushed(records)
+                case ShardCommitted():
+                    self._count(
+                        samples_committed=event.samples,
+                        samples_failed=event.failed,
+                        bytes_committed=event.bytes,
+                        shards_committed=int(event.key is not None),
+                    )
+                case PartitionDone(partition=partition):
+                    self._done += 1
+                    self._count(samples_failed=event.failed)
+                    self._slots.pop(partition, None)
+                case PartitionFailed(partition=partition) | SlotLost(partition=partition):
+                    self._count(workers_lost=int(isinstance(event, SlotLost)))
+                    self._slots.pop(-1 if partition is None else partition, None)
+                case _:
+                    pass
+
+    def end(self) -> None:
+        """The run is over, whatever came of it."""
+        with self._lock:
+            self._state = "ended"
+            self._slots.clear()
+
+    def roll(self) -> None:
+        """End the window: from now on it is the last one, and another begins."""
+        with self._lock:
+            clock = self._clock()
+            self._last_s = max(clock - self._window_from, 1e-9)
+            self._last, self._window, self._window_from = tuple(self._window.values()), {}, clock
+            for slot in self._slots.values():
+                slot.roll(self._last_s)
+
+    def snapshot(self) -> Snapshot:
+        """The last window that ended, and the totals up to now."""
+        with self._lock:
+            planned = self._planned
+            levels = merged((r for s in self._slots.values() for r in s.levels.values()), over_time=False)
+            return Snapshot(
+                run=planned.run if planned else "",
+                destination=planned.destination if planned else "",
+                state=self._state,
+                pid=os.getpid(),
+                at=self._now(),
+                seconds=self._clock() - self._started,
+                window_s=self._last_s,
+                last=merged([*self._last, *levels], over_time=True),
+                total=merged([*self._total.values(), *levels], over_time=True),
+                slots=tuple(SlotView(n, s.samples, *s.view) for n, s in sorted(self._slots.items())),
+                partitions=planned.partitions if planned else 0,
+                partitions_done=self._done,
+                samples_expected=planned.samples if planned else None,
+                samples_before=planned.samples_done if planned else 0,
+            )
+
+    def _count(self, **counts: int) -> None:
+        self._add([MetricRecord(RUN, RUN, tuple(Count(n, v) for n, v in counts.items()))])
+
+    def _add(self, records: Iterable[MetricRecord]) -> None:
+        """Levels are kept by slot, everything else adds up."""
+        for record in records:
+            sums: tuple[Metric, ...] = tuple(m for m in record.metrics if not isinstance(m, Gauge))
+            kept = MetricRecord(record.stage, record.stage_type, sums)
+            for book in (self._window, self._total):
+                before = book.get(record.part)
+                book[record.part] = before.then(kept) if before else kept

@@ -1,0 +1,104 @@
+"""What a slot counts while it works on a partition, told as events."""
+
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing, contextmanager
+
+from data_bridge.config import PipelineSettings
+from data_bridge.events import Event, Flushed
+from data_bridge.model.batch import Batch
+from data_bridge.runtime.flow import StageWork
+from data_bridge.runtime.graph import SOURCE
+from data_bridge.runtime.metrics import Flushable, SlotMetrics
+from data_bridge.runtime.outline import WRITER, writer_part
+from data_bridge.utils.budget import ByteBudget
+
+
+class Metering:
+    """Counts of one partition in one slot: reading, stages, writers, cutting shards, uploads, memory."""
+
+    def __init__(
+        self,
+        settings: PipelineSettings,
+        writers: Sequence[str],
+        partition: int,
+        emit: Callable[[Event], None],
+        budget: ByteBudget,
+    ) -> None:
+        self._kinds: Mapping[str, str] = {stage.name: stage.kind for stage in settings.stages}
+        self._partition = partition
+        self._emit = emit
+        self._budget = budget
+        self._metrics = SlotMetrics()
+        self._source = self._metrics.part(SOURCE, SOURCE)
+        for stage in settings.stages:
+            self._metrics.part(stage.name, stage.kind)
+        for writer in writers:
+            self._metrics.part(writer_part(writer), WRITER)
+        self._shards = self._metrics.part("shards", "shards")
+        self._upload = self._metrics.part("upload", "upload")
+        self._memory = self._metrics.part("memory", "memory")
+        self._waited_s = 0.0
+
+    def reading(self, batches: Generator[Batch]) -> Generator[Batch]:
+        """The batches; the time until each was there is the source's."""
+        with closing(batches):
+            while True:
+                with self._source.working():
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                yield batch
+
+    def packed(self, work: Sequence[StageWork]) -> None:
+        """What stages and writers did with a packet."""
+        for one in work:
+            self._metrics.add_work(one, self._kinds.get(one.name) or one.name.partition(" ")[0])
+        self.tell()
+
+    @contextmanager
+    def writing(self) -> Generator[None]:
+        """The block cuts, writes and hashes shards; what it waited in `submitting` was no work."""
+        began_s, waited_s = time.perf_counter(), self._waited_s
+        try:
+            yield
+        finally:
+            waited_s = self._waited_s - waited_s
+            self._shards.load(busy_s=time.perf_counter() - began_s - waited_s, waiting_s=waited_s)
+
+    @contextmanager
+    def submitting(self) -> Generator[None]:
+        """The block waits for room behind closed shards."""
+        began_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._waited_s += time.perf_counter() - began_s
+
+    @contextmanager
+    def uploading(self, size: int) -> Generator[None]:
+        """The block uploads a shard."""
+        began_s = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - began_s
+        self._upload.load(busy_s=seconds)
+        self._upload.count(bytes=size, shards=1)
+        self._upload.statistics("upload_seconds", seconds)
+        self.tell()
+
+    def staged(self, size: int, most: int) -> None:
+        """So many bytes wait for their upload or commit."""
+        self._upload.gauge("staged_bytes", size, most)
+
+    def with_upload(self, queue: Flushable) -> None:
+        """Tell this queue's use with the uploads."""
+        self._upload.also(queue)
+
+    def tell(self, *, now: bool = False) -> None:
+        """Emit what was counted, at most every moment unless `now`."""
+        if not self._metrics.due and not now:
+            return
+        self._memory.gauge("memory_bytes", self._budget.held, self._budget.total)
+        records = self._metrics.flush(now=now)
+        if records:
+            self._emit(Flushed(self._partition, records))

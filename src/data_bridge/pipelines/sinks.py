@@ -1,0 +1,78 @@
+"""The writers of a pipeline: what each of them gets, and what the plan froze for it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from data_bridge.config import PipelineSettings
+from data_bridge.model.plan import Generation
+from data_bridge.pipelines.writer import ShardWriter
+from data_bridge.pipelines.writers import writer_class
+from data_bridge.runtime.graph import Graph, Sink
+
+
+@dataclass(frozen=True, slots=True)
+class SinkPlan:
+    """A writer as the plan has it. `name` is "" for the only one, else also the folder of its shards."""
+
+    name: str
+    port: str
+    settings: PipelineSettings
+    frozen: Mapping[str, Any]
+    counted: bool
+    """Whether shard k holds the source indices [k·n, (k+1)·n)."""
+    multiplies: bool
+    """Whether several of its samples may come from one of the source."""
+    block: int
+    """Source samples that come together in another order; 0 = all come in source order."""
+    waits: bool
+    """Whether its samples pass stages whose rows go through threads."""
+
+    def writer(self) -> ShardWriter:
+        return writer_class(self.settings.name)(self.settings, self.frozen)
+
+    def key(self, name: str) -> str:
+        """Where a shard is at the destination."""
+        return f"{self.name}/{name}" if self.name else name
+
+
+def sink_settings(settings: PipelineSettings, name: str) -> PipelineSettings:
+    """The pipeline's settings as one of its writers has them."""
+    own = next((w for w in settings.writers if w.name == name), None)
+    if own is None and len(settings.writers) == 1:
+        own = settings.writers[0]
+    if own is None:
+        return settings
+    given = own.model_dump(exclude={"name", "input", "format"}, exclude_none=True)
+    if own.format is not None:
+        given["name"] = own.format
+    kept = {k: getattr(settings, k) for k in settings.model_fields_set - given.keys()}
+    return PipelineSettings.model_validate({**kept, **given})
+
+
+def sink_plans(settings: PipelineSettings, graph: Graph, generation: Generation) -> list[SinkPlan]:
+    """All writers of a pipeline with what the plan froze for them."""
+    return [
+        SinkPlan(
+            sink.name,
+            sink.input,
+            sink_settings(settings, sink.name),
+            generation.frozen(sink.name),
+            _counted(settings, graph, sink) and generation.counted,
+            graph.multiplies(sink.input),
+            graph.block,
+            graph.waits,
+        )
+        for sink in graph.sinks
+    ]
+
+
+def all_counted(settings: PipelineSettings, graph: Graph) -> bool:
+    """Whether every shard of a source whose samples are counted is one range of indices."""
+    return all(_counted(settings, graph, sink) for sink in graph.sinks)
+
+
+def _counted(settings: PipelineSettings, graph: Graph, sink: Sink) -> bool:
+    # partitions end at multiples of the pipeline's own samples_per_shard
+    same = sink_settings(settings, sink.name).samples_per_shard == settings.samples_per_shard
+    return same and graph.keeps_counts(sink.input)

@@ -1,0 +1,75 @@
+"""Choosing among rows and joining them, in whatever form they are."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_bridge.model.batch import ArrowRows, DictRows, LineRows, Rows
+
+
+def take(rows: Rows, positions: NDArray[np.int64]) -> Rows:
+    """The rows at the positions (int64, shape (n,)), in that order; one may be taken several times."""
+    if isinstance(rows, LineRows):
+        return LineRows(rows.data, rows.starts[positions], rows.ends[positions])
+    if isinstance(rows, ArrowRows):
+        return ArrowRows(rows.batch.take(positions))
+    return DictRows([rows.rows[i] for i in positions.tolist()])
+
+
+def joined(parts: Sequence[Rows]) -> Rows | None:
+    """All rows one after another, or None where their forms do not go together: then decode them first."""
+    if len(parts) == 1:
+        return parts[0]
+    if all(isinstance(part, DictRows) for part in parts):
+        return DictRows([row for part in parts for row in part.rows])  # type: ignore[union-attr] # all are DictRows
+    if all(isinstance(part, LineRows) for part in parts):
+        return _joined_lines(parts)  # type: ignore[arg-type] # all are LineRows
+    if all(isinstance(part, ArrowRows) for part in parts):
+        return _joined_columns(parts)  # type: ignore[arg-type] # all are ArrowRows
+    return None
+
+
+def _joined_lines(parts: Sequence[LineRows]) -> LineRows:
+    if all(part.data is parts[0].data for part in parts):
+        data = parts[0].data
+        spans = [(part.starts, part.ends) for part in parts]
+    else:
+        spans, pieces, at = [], [], 0
+        for part in parts:
+            _, piece, starts, ends = _packed(part)
+            spans.append((starts + at, ends + at))
+            pieces.append(piece)
+            at += len(piece)
+        data = b"".join(pieces)
+    return LineRows(data, np.concatenate([s for s, _ in spans]), np.concatenate([e for _, e in spans]))
+
+
+def _packed(part: LineRows) -> tuple[int, bytes, NDArray[np.int64], NDArray[np.int64]]:
+    if not len(part):
+        return 0, b"", part.starts, part.ends
+    first, last = int(part.starts.min()), int(part.ends.max())
+    return first, part.data[first:last], part.starts - first, part.ends - first
+
+
+def _joined_columns(parts: Sequence[ArrowRows]) -> ArrowRows | None:
+    import pyarrow as pa
+
+    schema = parts[0].batch.schema
+    if not all(part.batch.schema.equals(schema) for part in parts):
+        return None
+    table: Any = pa.Table.from_batches([part.batch for part in parts], schema=schema).combine_chunks()
+    batches = table.to_batches()
+    if len(batches) > 1:  # a column has more bytes than one array may hold
+        return None
+    return ArrowRows(batches[0] if batches else parts[0].batch.slice(0, 0))
+
+
+def size_of(rows: Rows) -> int:
+    """Bytes of rows, about."""
+    if isinstance(rows, LineRows):
+        return int(rows.ends[-1] - rows.starts[0]) if len(rows) else 0
+    if isinstance(rows, ArrowRows):
+        return int(rows.batch.nbytes)
+    return sum(len(value) if isinstance(value, bytes) else 64 for row in rows.rows for value in row.values())

@@ -1,0 +1,224 @@
+"""A packet of samples on its way through a graph: a pure function, so that any process may apply it."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_bridge.errors import FatalError
+from data_bridge.model.batch import DictRows, RowFailure, Rows
+from data_bridge.rows.decoding import decode
+from data_bridge.rows.picking import joined, size_of, take
+from data_bridge.rows.values import raw_of
+from data_bridge.runtime.graph import SOURCE, Graph, Node
+from data_bridge.runtime.stage import Result, StageBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """Samples at one place of the graph. Row i came from the sample at `offsets[i]` of the source's batch and has the
+    source index `indices[i]`; both int64 of shape (n,), offsets ascending unless a stage takes whole blocks."""
+
+    rows: Rows
+    offsets: NDArray[np.int64]
+    indices: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class StageWork:
+    """What a stage did with one packet."""
+
+    name: str
+    rows_in: int
+    rows_out: int
+    failed: int
+    dropped: int
+    seconds: float
+
+
+@dataclass(slots=True)
+class Transit:
+    """A packet on its way: what is at the outputs it has passed, and what happened there."""
+
+    lots: dict[str, Lot]
+    failures: list[RowFailure]
+    work: list[StageWork]
+    at: int = 0
+    """The node it comes to next."""
+
+    @property
+    def nbytes(self) -> int:
+        return sum(size_of(lot.rows) for lot in self.lots.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What became of a packet. `failures` are of all stages, by `offset` in the source's batch, ascending."""
+
+    lots: Mapping[str, Lot]
+    """By output: those that were asked for."""
+    failures: tuple[RowFailure, ...]
+    work: tuple[StageWork, ...]
+
+
+class Flow:
+    """Applies stages to packets, one after another. `prefix` names the key space of the source indices; with `keep_raw`
+    failures come with the row that failed."""
+
+    def __init__(self, graph: Graph, prefix: str = "", *, keep_raw: bool = False) -> None:
+        self._graph = graph
+        self._prefix = prefix
+        self._keep_raw = keep_raw
+        self._wanted = [sink.input for sink in graph.sinks]
+
+    def setup(self) -> None:
+        """Let every stage open what it needs."""
+        for node in self._graph.nodes:
+            if node.enabled:
+                node.stage.setup()
+
+    def close(self) -> None:
+        for node in self._graph.nodes:
+            node.stage.close()
+
+    @property
+    def waiting(self) -> list[int]:
+        """Places of the stages whose rows go through threads."""
+        return [place for place, node in enumerate(self._graph.nodes) if node.waits]
+
+    def node(self, place: int) -> Node:
+        return self._graph.nodes[place]
+
+    def __call__(self, lot: Lot, *, every: bool = False) -> Passed:
+        """What of a packet arrives at the writers; with `every`, at every output.
+
+        Raises FatalError for a stage that breaks its contract.
+        """
+        return self.rest(self.begin(lot), every=every)
+
+    def begin(self, lot: Lot, failures: Sequence[RowFailure] = ()) -> Transit:
+        """A packet at the source; `failures` are the source's."""
+        return Transit({SOURCE: lot}, list(failures), [])
+
+    def rest(self, transit: Transit, *, every: bool = False) -> Passed:
+        """All the rest of a packet's way."""
+        self.advance(transit, len(self._graph.nodes), every=every)
+        lots = transit.lots if every else {port: transit.lots[port] for port in self._wanted}
+        failures = sorted(transit.failures, key=lambda f: f.offset)
+        return Passed(lots, tuple(failures), tuple(transit.work))
+
+    def advance(self, transit: Transit, until: int, *, every: bool = False) -> None:
+        """Take a packet to a node, through all those before it. What nobody needs behind that is forgotten."""
+        while transit.at < until:
+            node = self._graph.nodes[transit.at]
+            if node.enabled:
+                started = time.thread_time()
+                given = self.given(transit)
+                results = node.stage.process(given)
+                self.land(transit, results, time.thread_time() - started)
+            else:
+                transit.lots |= _bypassed(node, self._given(transit))
+                transit.at += 1
+        if not every:
+            needed = {port for node in self._graph.nodes[transit.at :] for port in node.inputs}
+            transit.lots = {port: lot for port, lot in transit.lots.items() if port in needed or port in self._wanted}
+
+    def given(self, transit: Transit) -> StageBatch:
+        """What the next node of a packet's way gets."""
+        lot = self._given(transit)
+        return StageBatch(lot.rows, lot.indices, self._prefix)
+
+    def land(self, transit: Transit, result: Result | Mapping[str, Result], seconds: float) -> None:
+        """Take a packet past its next node, which made this of it."""
+        node = self._graph.nodes[transit.at]
+        given = self._given(transit)
+        results = _checked(node, result, len(given))
+        transit.lots |= {
+            f"{node.name}.{name}": Lot(r.rows, given.offsets[r.positions], given.indices[r.positions])
+            for name, r in results.items()
+        }
+        bad = self._failures(node, given, results.values())
+        transit.failures += bad
+        transit.work.append(_work(node, given, results.values(), len(bad), seconds))
+        transit.at += 1
+
+    def _given(self, transit: Transit) -> Lot:
+        return _merged([transit.lots[port] for port in self._graph.nodes[transit.at].inputs])
+
+    def _failures(self, node: Node, given: Lot, results: Iterable[Result]) -> list[RowFailure]:
+        """What a stage could not use, by offset in the source's batch; a row counts once."""
+        by_row = {f.offset: f for result in results for f in reversed(result.failures)}
+        return [
+            replace(
+                failure,
+                offset=int(given.offsets[row]),
+                stage=node.name,
+                raw=raw_of(given.rows, row) if failure.raw is None and self._keep_raw else failure.raw,
+            )
+            for row, failure in by_row.items()
+        ]
+
+
+def _checked(node: Node, result: Result | Mapping[str, Result], rows: int) -> Mapping[str, Result]:
+    """The results by output. Raises FatalError for a stage that breaks its contract."""
+    results = {node.stage.outputs[0]: result} if isinstance(result, Result) else result
+    if set(results) != set(node.stage.outputs):
+        raise FatalError(f"stage {node.name} gave the outputs {sorted(results)} instead of {list(node.stage.outputs)}")
+    for one in results.values():
+        _check(node, one, rows)
+    return results
+
+
+def _work(node: Node, given: Lot, results: Iterable[Result], failed: int, seconds: float) -> StageWork:
+    used = np.zeros(len(given), dtype=bool)
+    made = 0
+    for result in results:
+        used[result.positions] = True
+        made += len(result.rows)
+    return StageWork(node.name, len(given), made, failed, len(given) - int(np.count_nonzero(used)) - failed, seconds)
+
+
+def _check(node: Node, result: Result, rows: int) -> None:
+    """A stage that gives wrong positions would lose or mix up samples."""
+    at = result.positions
+    if len(at) != len(result.rows):
+        raise FatalError(f"stage {node.name} gave {len(at)} positions for {len(result.rows)} rows")
+    if len(at) and (int(at.min()) < 0 or int(at.max()) >= rows):
+        raise FatalError(f"stage {node.name} gave positions beyond the {rows} rows it was given")
+    if not node.stage.block and len(at) > 1 and bool((at[1:] < at[:-1]).any()):
+        raise FatalError(f"stage {node.name} changed the order of its rows")
+    if any(not 0 <= f.offset < rows for f in result.failures):
+        raise FatalError(f"stage {node.name} gave failures of rows it was not given")
+
+
+def _bypassed(node: Node, given: Lot) -> dict[str, Lot]:
+    """Samples pass a stage that is switched off by its first output."""
+    nothing = np.empty(0, dtype=np.int64)
+    first, *others = node.outputs
+    return {first: given} | {port: Lot(take(given.rows, nothing), nothing, nothing) for port in others}
+
+
+def _merged(lots: Sequence[Lot]) -> Lot:
+    """Samples of several outputs in source order; those of one source sample in the order of the inputs."""
+    if len(lots) == 1:
+        return lots[0]
+    rows = joined([lot.rows for lot in lots])
+    if rows is None:
+        rows = DictRows([row for lot in lots for row in _decoded(lot.rows)])
+    offsets = np.concatenate([lot.offsets for lot in lots])
+    indices = np.concatenate([lot.indices for lot in lots])
+    order = np.argsort(offsets, kind="stable")
+    return Lot(take(rows, order), offsets[order], indices[order])
+
+
+def _decoded(rows: Rows) -> list[dict[str, Any]]:
+    found, _, failures = decode(rows)
+    if failures:
+        raise FatalError(f"rows that meet in a join cannot be read: {failures[0].reason}")
+    return found

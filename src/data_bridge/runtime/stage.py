@@ -1,0 +1,201 @@
+"""What the author of a stage sees: some rows in, some rows out, and where each came from."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from data_bridge.errors import BridgeError
+from data_bridge.model import source
+from data_bridge.model.batch import DictRows, Row, RowFailure, Rows
+from data_bridge.rows.decoding import BadRow, decode
+from data_bridge.rows.picking import take
+
+OUT = "out"
+"""The name of an output that is the only one."""
+
+Live = Literal["never", "paused", "any"]
+Fields: TypeAlias = tuple[source.Field, ...]
+T = TypeVar("T")
+
+
+class Skip(Exception):
+    """Raised by a stage's function for a sample it cannot use: the message is the reason in the failure records."""
+
+
+class StageOptions(BaseModel):
+    """Base of a kind's options: closed, frozen, checked when the plan is made and when one is changed in a running stage."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
+
+
+def option(default: Any = ..., *, live: Live = "never", description: str, **limits: Any) -> Any:
+    """An option and whether it may change in a running stage: never, while the run is paused, or at any time."""
+    return Field(default, description=description, json_schema_extra={"live": live}, **limits)
+
+
+@dataclass(frozen=True, slots=True)
+class StageBatch:
+    """Some consecutive samples on their way. `indices[i]` is the source index of row i (int64, shape (n,)), in the key
+    space that `prefix` names: together they are the same in every run, whatever the number of workers."""
+
+    rows: Rows
+    indices: NDArray[np.int64]
+    prefix: str = ""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def same(self, rows: Rows) -> "Result":
+        """Every row became the one at its place in `rows`."""
+        return Result(rows, np.arange(len(self.rows), dtype=np.int64))
+
+    def only(self, positions: NDArray[np.int64]) -> "Result":
+        """The rows at `positions` as they are; the others were dropped on purpose."""
+        return Result(take(self.rows, positions), positions)
+
+    def apply(self, function: Callable[[Row], T]) -> "tuple[list[T], list[int], list[RowFailure]]":
+        """What a function says of every row, the positions of those rows, and the failures of the others.
+
+        The one boundary around foreign code: an exception is the failure of its sample, and the others go on; what is a
+        `BridgeError` concerns more than the sample and passes.
+        """
+        rows, positions, failures = decode(self.rows)
+        found: list[T] = []
+        good: list[int] = []
+        bad = list(failures)
+        for position, row in zip(positions.tolist(), rows, strict=True):
+            try:
+                found.append(function(row))
+            except BridgeError:
+                raise
+            except Exception as error:  # noqa: BLE001 - foreign code may raise anything: the failure of this sample
+                bad.append(RowFailure(position, reason(error)))
+            else:
+                good.append(position)
+        if failures:
+            bad.sort(key=lambda f: f.offset)
+        return found, good, bad
+
+    def each(self, function: Callable[[Row], Row]) -> "Result":
+        """Every row as a function of it says; see `apply`."""
+        rows, positions, failures = self.apply(function)
+        return Result(DictRows(rows), np.array(positions, dtype=np.int64), tuple(failures))
+
+    def several(self, function: Callable[[Row], Sequence[Row]]) -> "Result":
+        """Every row as the rows, maybe none, that a function of it gives; see `apply`."""
+        made, positions, failures = self.apply(function)
+        counts = [len(rows) for rows in made]
+        return Result(
+            DictRows([row for rows in made for row in rows]),
+            np.repeat(np.array(positions, dtype=np.int64), counts),
+            tuple(failures),
+        )
+
+
+def reason(error: Exception) -> str:
+    """An exception as the reason of a failure."""
+    if isinstance(error, (Skip, BadRow)):
+        return str(error)
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a stage made of a batch. Row i came from the batch's row `positions[i]` (int64, shape (n,), ascending unless
+    the stage takes whole blocks; a row may have become several). `failures` are rows it could not use, by `offset` = row
+    of the batch. A row in neither was dropped on purpose, and is counted."""
+
+    rows: Rows
+    positions: NDArray[np.int64]
+    failures: tuple[RowFailure, ...] = ()
+
+    def failing(self, failures: Sequence[RowFailure]) -> "Result":
+        """With further failures, whose rows are not in `rows`."""
+        both = sorted([*self.failures, *failures], key=lambda f: f.offset)
+        return replace(self, failures=tuple(both))
+
+
+O = TypeVar("O", bound=StageOptions)  # noqa: E741 - the usual letter
+
+
+@dataclass(frozen=True, slots=True)
+class Outlet:
+    """One output as the config names it."""
+
+    name: str = OUT
+    weight: float | None = None
+
+
+class Stage(ABC, Generic[O]):
+    """One transform. A pure function of a batch: the same rows and indices always give the same result, whichever process
+    applies it and however the source is cut into batches. What it needs is in its options; queues, workers, retries,
+    metrics and resume are none of its business.
+
+    Made once per process. The constructor starts and opens nothing; `setup` does, before the first batch.
+    """
+
+    kind: ClassVar[str]
+    """The key that names it in a config."""
+    Options: ClassVar[type[StageOptions]] = StageOptions
+    executor: ClassVar[Literal["inline", "thread", "process"]] = "inline"
+    """Where it runs unless the config says otherwise. `thread`: it waits (for a network) more than it computes."""
+    bypassable: ClassVar[bool] = True
+    """Whether samples may pass it unchanged: not where what follows needs what it makes."""
+
+    def __init__(self, options: O, outlets: Sequence[Outlet] = ()) -> None:
+        self.options = options
+        self.outlets = tuple(outlets) or (Outlet(),)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of its outputs."""
+        return tuple(outlet.name for outlet in self.outlets)
+
+    @property
+    def drops(self) -> bool:
+        """Whether it may leave out samples."""
+        return False
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether it may make several of one."""
+        return False
+
+    @property
+    def block(self) -> int:
+        """Source samples it must see together, counted from the start of a partition; 0 = any batch will do."""
+        return 0
+
+    def check(self) -> None:
+        """What only looking outside can tell (a function that cannot be imported). Raises ConfigError; before any work."""
+
+    def fields(self, fields: Fields) -> Fields | None:
+        """The fields at its output for those at its input; None where only running it over the first rows can tell.
+
+        Raises ConfigError naming the option and the field where they do not go together.
+        """
+        del fields
+        return None
+
+    def libraries(self) -> Mapping[str, str]:
+        """Name and version of all that its bytes depend on besides the options: libraries, models, the user's code."""
+        return {}
+
+    def setup(self) -> None:
+        """Open what it needs, once per process."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+    @abstractmethod
+    def process(self, batch: StageBatch) -> "Result | Mapping[str, Result]":
+        """What becomes of a batch: a `Result`, or one for each of several outputs.
+
+        A sample it cannot use is a failure in the result; an exception concerns the whole run.
+        """

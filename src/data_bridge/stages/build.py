@@ -1,0 +1,69 @@
+"""From settings to a graph of stages; every mistake of a config in one message."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from data_bridge.config import PipelineSettings, StageSettings, explained, with_open_secrets
+from data_bridge.errors import ConfigError
+from data_bridge.runtime.graph import WINDOW, Graph, Wanted, WantedSink, wire
+from data_bridge.runtime.stage import Outlet, Result, Stage, StageBatch, StageOptions
+from data_bridge.runtime.threaded import WORKERS
+from data_bridge.stages.registry import stage_class
+
+
+def build(settings: PipelineSettings, *, check: bool = False) -> Graph:
+    """The graph of a pipeline; stages are made, nothing is started.
+
+    `check` also lets each stage look whether what it needs is there: once, where a run is planned. Raises ConfigError
+    that lists everything that is wrong.
+    """
+    if not settings.stages and not settings.writers:
+        return Graph()
+    problems: list[str] = []
+    hints: list[str] = []
+    wanted = [_wanted(spec, _stage(spec, problems, hints, check=check)) for spec in settings.stages]
+    graph = wire(wanted, [WantedSink(w.name, w.input) for w in settings.writers], problems)
+    if not problems:
+        return graph
+    raise ConfigError(
+        "\n".join(problems), hint=hints[0] if hints else "docs/stages.md explains stages and how to wire them"
+    )
+
+
+def _wanted(spec: StageSettings, stage: Stage[Any]) -> Wanted:
+    executor = stage.executor if spec.executor == "auto" else spec.executor
+    threads = (spec.workers or WORKERS) if executor == "thread" else 0
+    window = max((output.queue_capacity for output in spec.outputs), default=WINDOW)
+    return Wanted(spec.name, spec.kind, stage, spec.inputs, spec.enabled, threads, window)
+
+
+def _stage(spec: StageSettings, problems: list[str], hints: list[str], *, check: bool) -> Stage[Any]:
+    """The stage, or one in its place that has its outputs, so that mistakes of others are found as well."""
+    where = f"pipeline.stages.{spec.name}"
+    outlets = [Outlet(output.name, output.weight) for output in spec.outputs]
+    try:
+        kind = stage_class(spec.kind)
+        stage = kind(kind.Options.model_validate(with_open_secrets(spec.options)), outlets)
+        if check:
+            stage.check()
+    except ConfigError as error:
+        problems.append(f"{where}: {error.message}")
+        hints += [error.hint] if error.hint else []
+    except ValidationError as error:
+        problems += [f"{where}: {text}" for text in _problems(kind.Options, error)]
+    else:
+        return stage
+    return _Missing(StageOptions(), outlets)
+
+
+class _Missing(Stage[StageOptions]):
+    """Stands where a stage could not be made."""
+
+    def process(self, _batch: StageBatch) -> Result:
+        raise AssertionError("a graph with a stage that is missing is refused")
+
+
+def _problems(options: Any, error: ValidationError) -> Sequence[str]:
+    return [explained(e, options) for e in error.errors(include_input=False, include_url=False)]

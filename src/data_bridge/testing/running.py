@@ -1,0 +1,148 @@
+"""A stage on a few samples, as a run would use it."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import ValidationError
+
+from data_bridge.config import PipelineSettings
+from data_bridge.errors import ConfigError
+from data_bridge.model.batch import ArrowRows, DictRows, LineRows, Row, RowFailure, Rows
+from data_bridge.rows.decoding import decode
+from data_bridge.rows.values import dump
+from data_bridge.runtime.stage import Result, Stage, StageBatch
+from data_bridge.stages.build import build
+
+Given = Stage[Any] | Mapping[str, Any]
+"""A stage, or one as a config writes it: `{"filter": {…}, "outputs": […]}`."""
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What a stage made of some samples."""
+
+    outputs: dict[str, list[Row]]
+    """Samples by the name of the output they left by."""
+    origins: dict[str, list[int]]
+    """For each of them, which of the given samples it was made of."""
+    failures: list[RowFailure] = field(default_factory=list)
+    """Those it could not use; `offset` is the place among the given samples."""
+
+    @property
+    def samples(self) -> list[Row]:
+        """Those of the only output, or of the first."""
+        return next(iter(self.outputs.values()))
+
+    @property
+    def reasons(self) -> dict[int, str]:
+        """Why, by the place of the sample that could not be used."""
+        return {failure.offset: failure.reason for failure in self.failures}
+
+
+def stage_of(given: Given) -> Stage[Any]:
+    """The stage, made as a run would make it. Raises ConfigError for options its kind refuses."""
+    if isinstance(given, Stage):
+        return given
+    try:
+        settings = PipelineSettings.model_validate({"name": "webdataset", "input_uri": "samples", "stages": [given]})
+    except ValidationError as error:
+        raise ConfigError(str(error)) from error
+    return build(settings, check=True).nodes[0].stage
+
+
+def run_stage(
+    given: Given, samples: Sequence[Row] | Rows, *, batch: int | None = None, first_index: int = 0, prefix: str = ""
+) -> StageRun:
+    """What a stage makes of samples, given as dictionaries or as rows of any form, `batch` at a time (default: all at once).
+
+    Their source indices begin at `first_index`, in the key space of `prefix`. Samples come back as dictionaries of
+    plain values: arrays are lists.
+    """
+    stage = stage_of(given)
+    rows = samples if isinstance(samples, (LineRows, ArrowRows, DictRows)) else DictRows(copy.deepcopy(list(samples)))
+    size = batch or max(len(rows), 1)
+    run = StageRun({name: [] for name in stage.outputs}, {name: [] for name in stage.outputs})
+    stage.setup()
+    try:
+        for start in range(0, len(rows), size):
+            part = rows.slice(start, min(start + size, len(rows)))
+            indices = np.arange(len(part), dtype=np.int64) + first_index + start
+            made = stage.process(StageBatch(part, indices, prefix))
+            _add(run, made if isinstance(made, Mapping) else {stage.outputs[0]: made}, start)
+    finally:
+        stage.close()
+    run.failures.sort(key=lambda failure: failure.offset)
+    return run
+
+
+def _add(run: StageRun, made: Mapping[str, Result], start: int) -> None:
+    for name, result in made.items():
+        assert name in run.outputs, f"it gave samples to an output {name!r}, which it does not have"
+        rows, kept, undecoded = decode(result.rows)
+        positions = result.positions[kept]
+        run.outputs[name] += [plain(row) for row in rows]
+        run.origins[name] += [start + int(position) for position in positions]
+        run.failures.extend(
+            RowFailure(start + failure.offset, failure.reason, failure.where, failure.raw, failure.stage)
+            for failure in (
+                *result.failures,
+                *(RowFailure(int(result.positions[f.offset]), f.reason) for f in undecoded),
+            )
+        )
+
+
+def plain(value: Any) -> Any:
+    """A value without arrays and numpy's own numbers."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return plain(value.tolist())
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+def forms(samples: Sequence[Row]) -> Iterator[tuple[str, Rows]]:
+    """The samples in each form rows have that can hold them: dictionaries, JSON lines, Arrow columns."""
+    yield "dictionaries", DictRows(copy.deepcopy(list(samples)))
+    wanted = [dump(row) for row in samples]
+    ends = np.cumsum([len(line) + 1 for line in wanted], dtype=np.int64) - 1
+    lines = LineRows(
+        b"".join(line + b"\n" for line in wanted), ends - np.array([len(x) for x in wanted], np.int64), ends
+    )
+    columns = _columns(samples)
+    for name, rows in (("lines", lines), ("columns", columns)):
+        if rows is not None and [(dump(r), _kinds(r)) for r in decode(rows)[0]] == [
+            (line, _kinds(row)) for line, row in zip(wanted, samples, strict=True)
+        ]:
+            yield name, rows
+
+
+def _columns(samples: Sequence[Row]) -> ArrowRows | None:
+    try:
+        return ArrowRows(pa.RecordBatch.from_pylist([plain(row) for row in samples])) if samples else None
+    except (pa.ArrowException, TypeError, OverflowError):
+        return None
+
+
+def _kinds(row: Row) -> list[type]:
+    return [type(plain(value)) for value in row.values()]
+
+
+def assert_same_however_cut(given: Given, samples: Sequence[Row]) -> None:
+    """A stage makes the same of the samples one at a time, a few at a time and all at once, in every form of rows."""
+    expected = None
+    for form, rows in forms(samples):
+        for batch in (len(samples) or 1, 1, 2, 3, 7):
+            run = run_stage(given, rows, batch=batch)
+            found = {
+                "samples": {
+                    name: list(zip(run.origins[name], [dump(row) for row in made], strict=True))
+                    for name, made in run.outputs.items()
+                },
+                "failed": [failure.offset for failure in run.failures],
+            }
+            expected = expected or found
+            assert found == expected, f"{form}, {batch} at a time: {found}\nat first: {expected}"

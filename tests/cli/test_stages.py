@@ -1,0 +1,137 @@
+"""`data-bridge stages`, and the package it starts."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.console import data_bridge, environment
+from support.readers import read_tars
+from typer.testing import CliRunner
+
+from data_bridge.cli import app
+from data_bridge.cli.scaffold import scaffold
+from data_bridge.errors import ConfigError
+from data_bridge.stages.reference import describe
+from data_bridge.stages.registry import BUILT_IN
+
+
+def said(*args: str) -> str:
+    done = CliRunner().invoke(app, ["stages", *args])
+    assert done.exception is None, done.exception
+    return done.output
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A package just as `stages new` makes it."""
+    done = data_bridge("stages", "new", "word-count", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "word-count"
+
+
+def test_the_list_has_a_line_for_every_kind() -> None:
+    lines = said("list").splitlines()
+
+    assert [line.split()[0] for line in lines] == sorted(BUILT_IN)
+    assert all(len(line.split()) > 3 for line in lines)
+    assert [kind["kind"] for kind in json.loads(said("list", "--json"))] == sorted(BUILT_IN)
+
+
+@pytest.mark.parametrize("kind", sorted(BUILT_IN))
+def test_what_is_shown_of_a_kind_is_all_of_its_options(kind: str) -> None:
+    shown, found = said("show", kind), describe(kind)
+
+    assert found.where in shown
+    for option in found.options:
+        line = next(line for line in shown.splitlines() if line.split()[:1] == [option.name])
+        assert option.description.replace("`", "") in line
+        assert ("live: any" in line) == (option.live == "any")
+    assert json.loads(said("show", kind, "--json"))["kind"] == kind
+
+
+def test_options_inside_of_options_are_shown_by_their_paths() -> None:
+    assert "where.<name>.min_length" in said("show", "filter")
+
+
+def test_a_kind_there_is_not_is_refused_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    done = data_bridge("stages", "show", "fliter", cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert "did you mean `filter`?" in done.stderr
+
+
+def test_the_tests_of_a_new_package_pass_at_once(package: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=package, env=environment(), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
+
+
+def test_its_config_runs_from_its_folder_and_from_worker_processes(package: Path) -> None:
+    for workers in ("0", "2"):
+        done = data_bridge("run", "example.yaml", "--workers", workers, "--fresh", "--yes", cwd=package)
+
+        assert done.returncode == 0, done.stderr
+        samples = read_tars(sorted((package / "data-bridge-out" / "example").glob("*.tar")))
+        assert [json.loads(sample["json"])["words"] for sample in samples] == [7, 4]
+
+
+def test_once_installed_it_goes_by_its_name_and_stands_in_the_list(package: Path) -> None:
+    # what an installer leaves of the entry points in pyproject.toml
+    made = package / "word_count-0.1.0.dist-info"
+    made.mkdir()
+    (made / "METADATA").write_text("Metadata-Version: 2.1\nName: word-count\nVersion: 0.1.0\n")
+    (made / "entry_points.txt").write_text("[data_bridge.stages]\nword_count = word_count.stage:WordCount\n")
+    config = package.parent / "by_name.yaml"
+    config.write_text(
+        f"pipeline: {{input_uri: {package}/example.jsonl, output_uri: out, stages: [word_count: {{least: 5}}], on_error: skip}}"
+    )
+    env = {"PYTHONPATH": str(package)}
+
+    listed = data_bridge("stages", "list", cwd=package.parent, env=env)
+    done = data_bridge("run", config, cwd=package.parent, env=env)
+
+    assert "word_count " in listed.stdout
+    assert done.returncode == 3, done.stderr
+    assert len(read_tars(sorted((package.parent / "out").glob("*.tar")))) == 1
+
+
+def test_a_stage_goes_by_the_file_it_is_in(package: Path) -> None:
+    config = package.parent / "by_file.yaml"
+    config.write_text(
+        "pipeline: {input_uri: word-count/example.jsonl, output_uri: out, "
+        "stages: ['word-count/word_count/stage.py:WordCount': {}]}"
+    )
+
+    done = data_bridge("run", config, "--workers", "0", cwd=package.parent)
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_run_does_not_go_on_with_other_code_of_a_stage(package: Path) -> None:
+    assert data_bridge("run", "example.yaml", "--workers", "0", cwd=package).returncode == 0
+    stage = package / "word_count" / "stage.py"
+    stage.write_text(stage.read_text().replace("len(text.split())", "len(text)"))
+
+    again = data_bridge("run", "example.yaml", "--workers", "0", cwd=package)
+
+    assert again.returncode == 2
+    assert "word_count.stage:WordCount" in again.stderr
+
+
+@pytest.mark.parametrize("name", ["", "Word", "1st", "a b", "a/b", "class", "-a", "a--b"])
+def test_what_cannot_be_the_name_of_a_package_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be the name"):
+        scaffold(name)
+
+
+def test_a_folder_that_holds_something_is_left_alone(package: Path) -> None:
+    again = data_bridge("stages", "new", "word-count", cwd=package.parent)
+
+    assert again.returncode == 2
+    assert "exists already" in again.stderr

@@ -1,0 +1,136 @@
+"""A packet goes through a graph: nothing is lost, nothing changes places, and broken stages are found out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.stages import Copies, CopiesOptions, Parity
+
+from data_bridge.errors import FatalError
+from data_bridge.model.batch import DictRows, RowFailure
+from data_bridge.runtime.flow import Flow, Lot, Passed
+from data_bridge.runtime.graph import SOURCE, Wanted, WantedSink, wire
+from data_bridge.runtime.stage import Result, Stage, StageBatch, StageOptions
+
+
+def lot(count: int, first: int = 0) -> Lot:
+    places = np.arange(count, dtype=np.int64)
+    return Lot(DictRows([{"id": first + i} for i in range(count)]), places, places + first)
+
+
+def flow_of(*stages: Wanted, sinks: Mapping[str, str] | None = None, keep_raw: bool = False) -> Flow:
+    problems: list[str] = []
+    wanted = [WantedSink(name, port) for name, port in (sinks or {}).items()]
+    graph = wire(stages, wanted, problems)
+    assert problems == []
+    return Flow(graph, keep_raw=keep_raw)
+
+
+def ids(passed: Passed, port: str) -> list[int]:
+    found = passed.lots[port].rows
+    assert isinstance(found, DictRows)
+    return [row["id"] for row in found.rows]
+
+
+class Failing(Stage[StageOptions]):
+    kind = "failing"
+
+    def process(self, batch: StageBatch) -> Result:
+        def one(row: dict[str, Any]) -> dict[str, Any]:
+            if row["id"] % 3 == 1:
+                raise ValueError("every third")
+            return row
+
+        return batch.each(one)
+
+
+class Broken(Stage[StageOptions]):
+    """Gives what a test tells it to."""
+
+    kind = "broken"
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(StageOptions())
+        self.result = result
+
+    def process(self, _batch: StageBatch) -> Result:
+        return self.result
+
+
+@given(st.integers(0, 40), st.integers(0, 1000), st.integers(1, 5))
+def test_every_sample_of_a_split_is_at_one_output(count: int, first: int, most: int) -> None:
+    flow = flow_of(
+        Wanted("copies", "copies", Copies(CopiesOptions(most=most))), Wanted("parity", "parity", Parity(StageOptions()))
+    )
+
+    passed = flow(lot(count, first))
+
+    everyone = [i for i in range(first, first + count) for _ in range(i % most)]
+    assert sorted(id_ for port in passed.lots for id_ in ids(passed, port)) == everyone
+    for port in passed.lots:
+        there = passed.lots[port]
+        assert (there.indices - first).tolist() == there.offsets.tolist() == [i - first for i in ids(passed, port)]
+
+
+@given(st.integers(0, 40), st.integers(1, 4), st.integers(1, 4))
+def test_a_join_is_in_source_order_and_then_in_that_of_the_inputs(count: int, one: int, other: int) -> None:
+    flow = flow_of(
+        Wanted("one", "copies", Copies(CopiesOptions(most=one)), (SOURCE,)),
+        Wanted("other", "copies", Copies(CopiesOptions(most=other)), (SOURCE,)),
+        Wanted("both", "copies", Copies(CopiesOptions(most=1)), ("one", "other"), enabled=False),
+    )
+
+    assert ids(flow(lot(count)), "both.out") == [i for i in range(count) for _ in range(i % one + i % other)]
+
+
+@pytest.mark.parametrize("keep_raw", [False, True])
+def test_a_failure_says_which_stage_and_which_sample_of_the_source(keep_raw: bool) -> None:
+    flow = flow_of(
+        Wanted("parity", "parity", Parity(StageOptions())),
+        Wanted("odd ones", "failing", Failing(StageOptions()), ("parity.odd",)),
+        sinks={"odd": "odd ones", "even": "parity.even", "rare": "parity.rare"},
+        keep_raw=keep_raw,
+    )
+
+    passed = flow(lot(12, first=60))
+
+    assert [(f.offset, f.stage, f.reason) for f in passed.failures] == [
+        (1, "odd ones", "ValueError: every third"),
+        (7, "odd ones", "ValueError: every third"),
+    ]
+    assert [f.raw for f in passed.failures] == ([b'{"id":61}', b'{"id":67}'] if keep_raw else [None, None])
+    assert [(w.name, w.rows_in, w.rows_out, w.failed, w.dropped) for w in passed.work] == [
+        ("parity", 12, 12, 0, 0),
+        ("odd ones", 6, 4, 2, 0),
+    ]
+
+
+def test_a_stage_that_is_switched_off_lets_samples_pass_by_its_first_output() -> None:
+    flow = flow_of(Wanted("parity", "parity", Parity(StageOptions()), enabled=False))
+
+    passed = flow(lot(5))
+
+    assert [ids(passed, port) for port in ("parity.even", "parity.odd", "parity.rare")] == [[0, 1, 2, 3, 4], [], []]
+
+
+@pytest.mark.parametrize(
+    ("positions", "failures", "problem"),
+    [
+        ([0], (), "gave 1 positions for 2 rows"),
+        ([0, 3], (), "positions beyond the 3 rows"),
+        ([-1, 0], (), "positions beyond the 3 rows"),
+        ([1, 0], (), "changed the order of its rows"),
+        ([0, 1], (RowFailure(3, "no such row"),), "failures of rows it was not given"),
+    ],
+)
+def test_a_stage_that_would_mix_up_samples_stops_the_run(
+    positions: list[int], failures: tuple[RowFailure, ...], problem: str
+) -> None:
+    result = Result(DictRows([{}, {}]), np.array(positions, dtype=np.int64), failures)
+    flow = flow_of(Wanted("broken", "broken", Broken(result)))
+
+    with pytest.raises(FatalError, match=problem):
+        flow(lot(3))

@@ -1,0 +1,132 @@
+"""Stages are wired by name, and every mistake of a config is told at once."""
+
+from typing import Any
+
+import pytest
+from support.stages import Copies, CopiesOptions, Parity
+
+from data_bridge.config import Settings
+from data_bridge.errors import ConfigError
+from data_bridge.runtime.graph import SOURCE, Graph, Sink, Wanted, WantedSink, wire
+from data_bridge.runtime.stage import StageOptions
+from data_bridge.stages.build import build
+from data_bridge.stages.shuffle import Shuffle, ShuffleOptions
+
+SAME = {"map": {"call": "support.live_calls:times"}}
+
+
+def graph_of(*stages: dict[str, Any], **pipeline: Any) -> Graph:
+    values = {"input_uri": "x.jsonl", "stages": list(stages), **pipeline}
+    return build(Settings.model_validate({"pipeline": values}).pipeline, check=True)
+
+
+def wanted(name: str, *inputs: str) -> Wanted:
+    return Wanted(name, "copies", Copies(CopiesOptions()), inputs)
+
+
+def parity(name: str, *inputs: str) -> Wanted:
+    return Wanted(name, "parity", Parity(StageOptions()), inputs)
+
+
+def test_a_pipeline_without_stages_writes_what_it_reads() -> None:
+    assert graph_of().sinks == (Sink("", SOURCE),)
+
+
+def test_a_stage_reads_the_one_before_it() -> None:
+    graph = graph_of(SAME, SAME)
+
+    assert [(node.name, node.inputs) for node in graph.nodes] == [("map", (SOURCE,)), ("map-2", ("map.out",))]
+    assert graph.sinks == (Sink("", "map-2.out"),)
+
+
+def test_stages_may_be_written_in_any_order() -> None:
+    problems: list[str] = []
+
+    graph = wire([wanted("late", "early"), wanted("early", SOURCE)], [], problems)
+
+    assert problems == []
+    assert [node.name for node in graph.nodes] == ["early", "late"]
+
+
+def test_every_output_that_nobody_reads_gets_a_writer_of_its_own() -> None:
+    graph = wire([parity("parity"), wanted("copies", "parity.odd")], [], [])
+
+    assert graph.sinks == (
+        Sink("even", "parity.even"),
+        Sink("rare", "parity.rare"),
+        Sink("copies", "copies.out"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("stages", "sinks", "problem"),
+    [
+        ([wanted("a", "b"), wanted("b", "a")], [], "they read one another in a circle"),
+        ([wanted("copies"), wanted("other", "copis")], [], "there is no stage 'copis', did you mean `copies`?"),
+        ([parity("parity"), wanted("next")], [], "has several outputs: name one of `parity.even`, `parity.odd`"),
+        ([parity("parity"), wanted("next", "parity.ood")], [], "parity has no output 'ood'"),
+        ([wanted("source")], [], "no stage may be named `source`"),
+        ([wanted("a"), wanted("b", "a", "a.out")], [], "reads a.out twice"),
+        ([parity("p")], [WantedSink("x", "p.odd"), WantedSink("y", "p.even")], "nothing reads p.rare"),
+        ([wanted("a")], [WantedSink("x", "a"), WantedSink("x", SOURCE)], "two are named 'x'"),
+        (
+            [Wanted("s", "shuffle", Shuffle(ShuffleOptions()), (SOURCE,)), wanted("j", "s", SOURCE)],
+            [],
+            "joins what s has put in another order: join first",
+        ),
+    ],
+)
+def test_a_mistake_is_named(stages: list[Wanted], sinks: list[WantedSink], problem: str) -> None:
+    problems: list[str] = []
+
+    wire(stages, sinks, problems)
+
+    assert any(problem in told for told in problems), problems
+
+
+def test_mistakes_of_several_kinds_are_told_together() -> None:
+    with pytest.raises(ConfigError) as refused:
+        graph_of(
+            {"mapp": {}},
+            {"map": {"cal": "x:y"}, "input": "filter"},
+            {"map": {"call": "support.live_calls:nothing_there"}, "name": "last", "input": ["map", "nobody"]},
+        )
+
+    message = refused.value.message
+    assert "no kind of stage 'mapp'" in message
+    assert "unknown key, did you mean `call`?" in message
+    assert "nothing_there" in message
+    assert "there is no stage 'filter'" in message
+    assert "there is no stage 'nobody'" in message
+
+
+@pytest.mark.parametrize(
+    ("stage", "problem"),
+    [
+        ({"map": {}, "filter": {}}, "this one has 2: filter, map"),
+        ({"name": "x"}, "this one has none"),
+        ({"map": {}, "nam": "x"}, "did you mean `name`?"),
+        ({"map": "x"}, "are a block"),
+        ({"map": {}, "output": {}, "outputs": []}, "exclude each other"),
+        ({"map": {}, "name": "a/b"}, "is no name"),
+        ({"map": {}, "outputs": [{"name": "a"}, {"name": "a"}]}, "two outputs are named 'a'"),
+    ],
+)
+def test_an_item_holds_exactly_one_kind_and_keys_that_exist(stage: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem.replace("?", r"\?")):
+        graph_of(stage)
+
+
+def test_counts_are_kept_only_where_every_sample_stays_one() -> None:
+    graph = graph_of(
+        SAME,
+        {"filter": {"call": "support.stages:is_even"}},
+        {"map": {"call": "support.live_calls:times"}, "input": "source", "name": "tee"},
+        {"map": {"call": "support.live_calls:times"}, "input": ["filter", "tee"], "name": "join"},
+    )
+
+    assert [graph.keeps_counts(p) for p in (SOURCE, "map.out", "filter.out", "tee.out", "join.out")] == [
+        True, True, False, True, False,
+    ]  # fmt: skip
+    assert graph.multiplies("join.out")
+    assert not graph.multiplies("filter.out")

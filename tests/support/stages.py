@@ -1,0 +1,64 @@
+"""Stages for tests: each does one of the things that are hard for resume."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from data_bridge.model.batch import Row
+from data_bridge.runtime.stage import Outlet, Result, Stage, StageBatch, StageOptions
+
+
+class CopiesOptions(StageOptions):
+    most: int = 4
+
+
+class Copies(Stage[CopiesOptions]):
+    """Sample n becomes n % `most` samples, none for some."""
+
+    kind = "copies"
+    Options = CopiesOptions
+    drops = True
+    multiplies = True
+
+    def process(self, batch: StageBatch) -> Result:
+        counts = batch.indices % self.options.most
+        return batch.only(np.repeat(np.arange(len(batch), dtype=np.int64), counts))
+
+
+class Parity(Stage[StageOptions]):
+    """Sends samples to `even` or `odd`; every 50th to `rare` alone."""
+
+    kind = "parity"
+    drops = True
+
+    def __init__(self, options: StageOptions, outlets: Any = ()) -> None:
+        super().__init__(options, outlets or [Outlet("even"), Outlet("odd"), Outlet("rare")])
+
+    def process(self, batch: StageBatch) -> Mapping[str, Result]:
+        rare = batch.indices % 50 == 7
+        even = (batch.indices % 2 == 0) & ~rare
+        masks = {"even": even, "odd": ~even & ~rare, "rare": rare}
+        return {name: batch.only(np.flatnonzero(mask)) for name, mask in masks.items()}
+
+
+def stamped(row: Row) -> Row:
+    """A row with something new in it; every 31st cannot be used."""
+    if row["id"] % 31 == 5:
+        raise ValueError(f"row {row['id']} cannot be stamped")
+    return {**row, "stamp": row["id"] * 3}
+
+
+def is_even(row: Row) -> bool:
+    return bool(row["id"] % 2 == 0)
+
+
+def is_small(row: Row) -> bool:
+    """Raises for a row that is neither small nor large."""
+    if row["n"] % 40 == 39:
+        raise ValueError("neither small nor large")
+    return bool(row["n"] % 4 != 1)
+
+
+def is_even_too(row: Row) -> Row:
+    return {**row, "even": is_even(row)}

@@ -1,0 +1,187 @@
+"""What the tools for authors of stages find: each broken stage here breaks one promise."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_bridge.errors import ConfigError
+from data_bridge.model.batch import ArrowRows, DictRows, LineRows, Media, Row, RowFailure
+from data_bridge.runtime.stage import Fields, Result, Stage, StageBatch, StageOptions
+from data_bridge.testing import StageContract, assert_resumes, assert_same_however_cut, forms, run_stage
+
+SAMPLES: list[Row] = [{"n": n} for n in range(60)]
+HERE = f"{__file__}:"
+
+
+class Plain(Stage[StageOptions]):
+    """Keeps every promise."""
+
+    kind = "plain"
+
+    def fields(self, fields: Fields) -> Fields:
+        return fields
+
+    def process(self, batch: StageBatch) -> Result:
+        return batch.same(batch.rows)
+
+
+class Remembering(Plain):
+    """Numbers samples in the order in which this process sees them."""
+
+    seen = 0
+
+    def process(self, batch: StageBatch) -> Result:
+        def numbered(row: Row) -> Row:
+            Remembering.seen += 1
+            return {**row, "n": Remembering.seen}
+
+        return batch.each(numbered)
+
+
+class CountingInItsBatch(Plain):
+    def process(self, batch: StageBatch) -> Result:
+        return batch.same(DictRows([{"n": at} for at in range(len(batch))]))
+
+
+class Starting(Plain):
+    def __init__(self, options: StageOptions, outlets: Any = ()) -> None:
+        super().__init__(options, outlets)
+        self.ended = threading.Event()
+        threading.Thread(target=self.ended.wait, daemon=True).start()
+
+    def close(self) -> None:
+        self.ended.set()
+
+
+class Changing(Plain):
+    def process(self, batch: StageBatch) -> Result:
+        assert isinstance(batch.rows, DictRows)
+        for row in batch.rows.rows:
+            row["n"] = 0
+        return batch.same(batch.rows)
+
+
+class Unordered(Plain):
+    def process(self, batch: StageBatch) -> Result:
+        return batch.only(np.arange(len(batch), dtype=np.int64)[::-1].copy())
+
+
+class DroppingInSilence(Plain):
+    def process(self, batch: StageBatch) -> Result:
+        return batch.only(np.arange(1, len(batch), dtype=np.int64))
+
+
+class FailingAndKeeping(Plain):
+    def process(self, batch: StageBatch) -> Result:
+        failures = (RowFailure(0, "no"),) if len(batch) else ()
+        return replace(batch.same(batch.rows), failures=failures)
+
+
+class AddingAField(Plain):
+    def process(self, batch: StageBatch) -> Result:
+        return batch.each(lambda row: {**row, "m": 1})
+
+
+class BareOptions(StageOptions):
+    most: int = 1
+
+
+class Undescribed(Plain):
+    Options = BareOptions
+
+
+class Contract(StageContract):
+    samples = SAMPLES[:5]
+
+
+def promises(kind: type[Stage[Any]]) -> Mapping[str, Callable[[], None]]:
+    case: Any = type("Case", (Contract,), {"kind": f"{HERE}{kind.__name__}"})()
+    return {name: getattr(case, name) for name in dir(case) if name.startswith("test_")}
+
+
+def test_a_stage_that_keeps_every_promise_passes() -> None:
+    for promise in promises(Plain).values():
+        promise()
+
+
+@pytest.mark.parametrize(
+    ("kind", "promise"),
+    [
+        (Starting, "test_making_one_starts_no_thread"),
+        (Undescribed, "test_every_option_says_what_it_is_and_when_it_may_change"),
+        (Remembering, "test_the_same_samples_make_the_same"),
+        (CountingInItsBatch, "test_it_makes_the_same_however_the_samples_are_cut"),
+        (Changing, "test_samples_it_was_given_stay_as_they_are"),
+        (Unordered, "test_every_result_says_where_its_samples_came_from"),
+        (FailingAndKeeping, "test_a_failure_is_a_value_and_no_sample_is_left_of_it"),
+        (DroppingInSilence, "test_what_it_says_of_itself_is_so"),
+        (AddingAField, "test_the_fields_it_promises_are_those_it_makes"),
+    ],
+)
+def test_a_stage_that_breaks_a_promise_fails_the_test_of_it(kind: type[Stage[Any]], promise: str) -> None:
+    with pytest.raises(AssertionError):
+        promises(kind)[promise]()
+
+
+def test_options_that_are_accepted_although_they_were_to_be_refused_are_told() -> None:
+    case: Any = type(
+        "Case", (Contract,), {"kind": "select", "options": {"fields": ["n"]}, "refused": [{"fields": ["n"]}]}
+    )()
+
+    with pytest.raises(AssertionError, match="was accepted"):
+        case.test_options_it_cannot_work_with_are_refused_when_the_plan_is_made()
+
+
+def test_a_stage_is_given_samples_in_every_form_that_can_hold_them() -> None:
+    def names(*samples: Row) -> list[str]:
+        return [name for name, _ in forms(samples)]
+
+    assert names({"a": 1, "b": [1.5]}) == ["dictionaries", "lines", "columns"]
+    assert names({"a": 1}, {"b": 2}) == ["dictionaries", "lines"], "a column would make null of what is missing"
+    assert names({"a": 1}, {"a": "x"}) == ["dictionaries", "lines"]
+    assert names({"a": b"x"}) == ["dictionaries", "columns"]
+    assert names({"a": Media(b"x")}) == ["dictionaries"]
+    held = dict(forms([{"a": 1}]))
+    assert (type(held["lines"]), type(held["columns"])) == (LineRows, ArrowRows)
+
+
+def test_source_indices_and_key_space_are_those_asked_for() -> None:
+    run = run_stage({"sample": {"every": 10}}, SAMPLES, first_index=5, batch=7)
+
+    assert run.samples == [{"n": n} for n in range(60) if (n + 5) % 10 == 0]
+    assert run.origins["out"] == [n for n in range(60) if (n + 5) % 10 == 0]
+
+
+def test_a_failure_has_the_place_among_all_samples() -> None:
+    run = run_stage({"cast": {"fields": {"n": "int8"}}}, [{"n": 1}] * 5 + [{"n": 300}], batch=2)
+
+    assert run.reasons == {5: "field 'n' is 300, which does not fit int8"}
+
+
+def test_a_config_that_is_wrong_is_refused_as_in_a_run() -> None:
+    with pytest.raises(ConfigError, match=r"pipeline\.stages\.sample"):
+        run_stage({"sample": {"fractions": 1}}, SAMPLES)
+    with pytest.raises(ConfigError, match="exactly one kind"):
+        run_stage({"sample": {"every": 1}, "limit": {"count": 1}}, SAMPLES)
+
+
+def test_a_stage_whose_result_goes_by_its_batch_is_found() -> None:
+    with pytest.raises(AssertionError, match="1 at a time"):
+        assert_same_however_cut({f"{HERE}CountingInItsBatch": {}}, SAMPLES)
+
+
+def test_a_stage_that_remembers_is_found_by_a_kill(tmp_path: Path) -> None:
+    Remembering.seen = 0
+
+    with pytest.raises(AssertionError, match="other than undisturbed"):
+        assert_resumes({f"{HERE}Remembering": {}}, SAMPLES, tmp_path, kills=1)
+
+
+def test_samples_that_no_source_can_hold_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="no source can be made"):
+        assert_resumes({"select": {"fields": ["a"]}}, [{"a": Media(b"x")}], tmp_path)
