@@ -296,6 +296,7 @@ class Listening:
     """A control that tells when it heard three signs of life."""
 
     stopping = draining = paused = False
+    uploads = 0
     changes = ()
     cores = 1
 
@@ -311,6 +312,9 @@ class Listening:
             self.thrice.set()
 
     def rest(self) -> None: ...
+
+    def threads(self, stage: str) -> int:
+        return 0
 
 
 def test_opening_a_source_gives_signs_of_life_until_the_first_batch() -> None:

@@ -119,6 +119,7 @@ def _run(
         resumed=resumed,
         peak_bytes=report.peak_bytes,
         memory_waited_s=waits.seconds,
+        writers={name: writer.format for name, writer in manifest.writers.items()},
     )
 
 

@@ -383,6 +383,76 @@ def test_a_rerun_replays_the_changes_of_a_run_that_was_killed(source: Path, tmp_
     assert changes(out)[0]["from"] == 200
 
 
+SHUFFLED = (
+    {"shuffle": {"window": 128, "seed": 7}},
+    TIMES,
+    {"split": {"by": "field", "field": "half"}, "outputs": [{"name": "a"}, {"name": "b"}]},
+)
+
+
+@pytest.fixture(scope="module")
+def changed_undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    """A source, and what becomes of it when two changes are made on the way and nothing dies."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    table = pa.table({"id": range(ROWS), "half": ["ab"[i % 3 == 0] for i in range(ROWS)]})
+    pq.write_table(table, folder / "source.parquet", row_group_size=100)
+    made = settings(folder, *SHUFFLED)
+    api.run_pipeline(made, observer=Terminal(folder / "out", dict(TWO_CHANGES)), workers=0)
+    return folder, tree(folder / "out")
+
+
+TWO_CHANGES: dict[int | str, Callable[[Control], object]] = {
+    2: lambda c: c.set("times", "arguments", {"factor": 3}),
+    4: lambda c: c.set("times", "arguments", {"factor": 5}),
+}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("shot", [30, 41, 52, 63])
+def test_shuffled_and_split_samples_have_the_same_bytes_over_changes_and_kills(
+    changed_undisturbed: tuple[Path, dict[str, bytes]], tmp_path: Path, shot: int, workers: int
+) -> None:
+    folder, expected = changed_undisturbed
+    made = settings(folder, *SHUFFLED, output_uri=str(tmp_path / "out"))
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setpgid(0, 0)
+            gun = ShootingDestination(str(tmp_path / "out"), Shot(shot, "after", str(tmp_path / "fuse")))
+            terminal = Terminal(tmp_path / "out", dict(TWO_CHANGES))
+            api.run_pipeline(made, observer=terminal, workers=0, open_destination=gun)
+        finally:
+            os._exit(99)
+    os.waitpid(pid, 0)
+    assert (tmp_path / "fuse").exists()
+
+    api.run_pipeline(made, workers=workers)
+
+    assert tree(tmp_path / "out") == expected
+
+
+def test_rows_and_uploads_at_a_time_change_no_bytes(source: Path) -> None:
+    slow = {"map": {"call": "support.live_calls:times"}, "name": "times", "executor": "thread", "workers": 2}
+    made = settings(source, slow)
+    expected = undisturbed(made, source)
+    out = source / "out"
+    terminal = Terminal(
+        out,
+        {
+            2: lambda c: (c.set("times", "workers", 5), c.set("engine", "upload_concurrency", 1)),
+            8: lambda c: (c.set("times", "workers", 1), c.set("engine", "upload_concurrency", 7)),
+            12: lambda c: c.pause(),
+            "paused": lambda c: c.resume(),
+        },
+    )
+
+    report = api.run_pipeline(made, observer=terminal, workers=0)
+
+    assert report.status == "complete"
+    assert len(terminal.said) == 4
+    assert tree(out) == expected
+
+
 def test_a_second_run_of_the_same_dataset_leaves_the_first_its_socket(source: Path) -> None:
     out = source / "out"
     made = settings(source, TIMES)

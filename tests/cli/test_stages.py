@@ -130,6 +130,12 @@ def test_what_cannot_be_the_name_of_a_package_is_refused(name: str) -> None:
         scaffold(name)
 
 
+@pytest.mark.parametrize("name", ["json", "data-bridge", "numpy"])
+def test_a_package_that_would_stand_before_another_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="already"):
+        scaffold(name)
+
+
 def test_a_folder_that_holds_something_is_left_alone(package: Path) -> None:
     again = data_bridge("stages", "new", "word-count", cwd=package.parent)
 

@@ -12,7 +12,8 @@ from textual.pilot import Pilot
 from textual.widgets import DataTable, RichLog, Static
 
 from data_bridge.cli.watch import LOG_LINES, WatchApp
-from data_bridge.cli.watch_rows import bar, event_line, head, part_rows, queue_rows
+from data_bridge.cli.watch_rows import bar, event_line, head, part_rows, queue_rows, standstill
+from data_bridge.cli.words import STANDSTILL_S
 from data_bridge.errors import ConfigError
 from data_bridge.events import Notice, ShardUploaded
 from data_bridge.model.metrics import Count, Gauge, Load, MetricRecord, QueueUse, Statistics
@@ -97,7 +98,7 @@ def watching(
     folder: Path, check: Callable[[WatchApp, "Pilot[None]"], Awaitable[None]], run: Run | None = None, at: float = AT
 ) -> None:
     async def main() -> None:
-        app = WatchApp(folder, run or Run(), every_s=0.02, now=lambda: at)
+        app = WatchApp(folder, run or Run(), every_s=0.1, now=lambda: at)
         async with app.run_test(size=(150, 50)) as pilot:
             await check(app, pilot)
 
@@ -175,6 +176,14 @@ def test_the_head_says_where_the_run_stands() -> None:
     assert "  ended  " in head(changed(state="ended"), "paused", AT + 99)[0]
 
 
+def test_a_slot_that_stands_still_says_why() -> None:
+    assert standstill(SlotView(3, 5, 0.0, "upload", STANDSTILL_S - 1, "upload.uploads")) == ""
+    assert standstill(SlotView(3, 5, 0.0, "", 42.0)) == "has not moved for 42 s"
+    assert standstill(SlotView(3, 5, 0.0, "", 42.0, "upload.uploads")) == (
+        "has not moved for 42 s, upload.uploads is full"
+    )
+
+
 def test_the_log_leaves_out_steps_on_the_way() -> None:
     assert event_line({"at": AT, "event": "Notice", "message": "hello"}) == "hello"
     assert event_line({"at": AT, "event": "SlotLost", "slot": 1, "partition": None, "why": "died"}) == (
@@ -189,11 +198,11 @@ def test_the_screen_shows_parts_queues_slots_and_events(tmp_path: Path) -> None:
     async def check(app: WatchApp, pilot: "Pilot[None]") -> None:
         assert [row[0] for row in cells(app, "parts")][:3] == ["source", "parts", "├ writer train"]
         assert cells(app, "queues")[0][0] == "upload.uploads"
-        assert cells(app, "slots") == [["3", "1,250", "250", "parts"], ["4", "1,250", "0", ""]]
+        assert cells(app, "slots") == [["3", "1,250", "250", "parts", ""], ["4", "1,250", "0", "", ""]]
         await until(pilot, lambda: "a [bracket] in a notice" in log(app))
         folder.event(Notice("and another one"))
         folder.write(changed(slots=(SlotView(3, 1300, 50.0, "parts"),)))
-        await until(pilot, lambda: cells(app, "slots") == [["3", "1,300", "50", "parts"]])
+        await until(pilot, lambda: cells(app, "slots") == [["3", "1,300", "50", "parts", ""]])
         await until(pilot, lambda: "and another one" in log(app))
 
     watching(tmp_path / "run", check)

@@ -4,6 +4,7 @@ import itertools
 import os
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -188,13 +189,15 @@ def test_fewer_workers_go_on_when_fewer_are_wanted() -> None:
 
 def test_orders_are_told_as_what_is_new() -> None:
     before = Standing(changes=(CHANGE,))
-    now = Standing(paused=True, changes=(CHANGE, CHANGE), slots=4)
+    now = Standing(paused=True, changes=(CHANGE, CHANGE), slots=4, uploads=7, threads=(("fetch", 12),))
 
     assert news(before, now) == [
         "paused: nothing more is read",
         "from now on 4 workers at a time",
+        "from now on 7 uploads at a time in each slot",
+        "stage fetch: 12 rows at a time in each slot",
         "stage lower: width = 3 from the next packet on",
     ]
-    assert news(now, Standing(draining=True, changes=now.changes, slots=4)) == [
+    assert news(now, replace(now, paused=False, draining=True)) == [
         "draining: what has been read is being finished, then the run ends"
     ]

@@ -19,6 +19,7 @@ def settings(**blocks: Any) -> Settings:
         {WINDOW: {"width": 3, "headers": {"a": "b"}}, "name": "window"},
         {"filter": {"call": "support.live_calls:even"}},
         {"filter": {"call": "support.live_calls:even"}, "name": "off", "enabled": False},
+        {"map": {"call": "support.live_calls:times"}, "executor": "thread", "workers": 5, "name": "slow"},
     ]
     return Settings.model_validate({"pipeline": {"input_uri": "in.jsonl", "stages": stages, **blocks}})
 
@@ -149,7 +150,13 @@ def test_a_stage_that_was_off_when_counts_were_planned_stays_off(desk: Desk) -> 
 
 
 def test_a_command_to_everybody_is_answered_by_those_who_understand(desk: Desk) -> None:
-    assert desk("pause").replies == {"engine": Reply(accepted=True), "window": None, "filter": None, "off": None}
+    assert desk("pause").replies == {
+        "engine": Reply(accepted=True),
+        "window": None,
+        "filter": None,
+        "off": None,
+        "slow": None,
+    }
     assert desk("set", None, "width", 4).replies["filter"] is None
     assert desk.changes == [("window", "width", 4)]
 
@@ -183,6 +190,25 @@ def test_the_number_of_workers_changes(desk: Desk) -> None:
     assert (desk.orders.workers, desk.orders.standing.slots) == (5, 5)
 
 
+def test_uploads_and_the_rows_of_a_stage_that_waits_change_without_a_record(desk: Desk) -> None:
+    assert desk.set("upload_concurrency", 4, "engine").accepted
+    assert desk.set("workers", 9, "slow").accepted
+
+    described = desk("describe").replies
+    assert described["engine"] is not None
+    assert described["slow"] is not None
+    assert described["engine"].data["options"]["upload_concurrency"]["value"] == 4
+    assert described["slow"].data["options"]["workers"]["value"] == 9
+    assert (desk.orders.standing.uploads, desk.orders.standing.threads) == (4, (("slow", 9),))
+    assert desk.changes == []
+
+
+@pytest.mark.parametrize("value", [0, True, "2"])
+def test_a_number_of_rows_that_is_none_is_refused(desk: Desk, value: Any) -> None:
+    assert desk.set("workers", value, "slow").reason.startswith("workers: a number from 1 to 1024 is needed")
+    assert desk.set("workers", value, "filter").reason.startswith("unknown key 'workers'; it may set enabled")
+
+
 def test_a_run_in_one_process_has_no_number_of_workers(desk: Desk) -> None:
     desk.orders.workers = 0
 
@@ -190,7 +216,7 @@ def test_a_run_in_one_process_has_no_number_of_workers(desk: Desk) -> None:
 
 
 def test_the_engine_has_no_other_keys(desk: Desk) -> None:
-    assert desk.set("width", 2, "engine").reason == "unknown key 'width'; it may set workers"
+    assert desk.set("width", 2, "engine").reason == "unknown key 'width'; it may set workers, upload_concurrency"
 
 
 @pytest.mark.parametrize(
@@ -221,6 +247,8 @@ def test_the_exported_config_loads_and_has_the_live_values(desk: Desk) -> None:
     desk.set("width", 5)
     desk("bypass", "filter")
     desk.set("workers", 3, "engine")
+    desk.set("upload_concurrency", 4, "engine")
+    desk.set("workers", 9, "slow")
 
     reply = desk("export-config").replies["engine"]
 
@@ -230,7 +258,10 @@ def test_the_exported_config_loads_and_has_the_live_values(desk: Desk) -> None:
         ("window", WINDOW, True),
         ("filter", "filter", False),
         ("off", "filter", False),
+        ("slow", "map", True),
     ]
+    assert exported.stages[3].workers == 9
+    assert exported.upload_concurrency == 4
     assert exported.stages[0].options == {"width": 5}
     assert exported.workers == 3
     assert exported.input_uri == "in.jsonl"

@@ -71,7 +71,7 @@ def test_levels_are_those_of_the_partitions_in_work() -> None:
         flushed(0, "memory", Gauge("held", 5, 10)),
         flushed(1, "memory", Gauge("held", 2, 10)),
     )
-    assert aggregate.snapshot().total[0].get(Gauge, "held") == Gauge("held", 7, 20)
+    assert aggregate.snapshot().total[1].get(Gauge, "held") == Gauge("held", 7, 20)
     aggregate(PartitionDone(0, 10, 0))
     (held,) = [m for r in aggregate.snapshot().total for m in r.metrics if isinstance(m, Gauge)]
     assert held == Gauge("held", 2, 10)
@@ -90,8 +90,28 @@ def test_a_slot_tells_how_far_it_is_how_fast_and_what_keeps_it_busy() -> None:
     assert aggregate.snapshot().busiest == "resize"
     clock.now_s += 1
     aggregate.roll()
-    assert aggregate.snapshot().slots == (SlotView(2, 50, 0.0, ""),)
+    assert aggregate.snapshot().slots == (SlotView(2, 50, 0.0, "resize", still_s=1.0),)
     assert aggregate.snapshot().busiest == ""
+
+
+def test_a_slot_that_stands_still_is_named_with_the_full_queue_and_what_it_did_last() -> None:
+    full, free = QueueUse("uploads", 1, 0, 0, 3, 3.0, 3, 1, 3), QueueUse("output", 1, 1, 0, 0, 0.5, 1, 2, 4)
+    aggregate, clock = after(
+        PartitionClaimed(2, 0),
+        SamplesPacked(2, 10, 100),
+        flushed(2, "upload", Load(busy_s=0.9), full),
+        flushed(2, "fetch", free),
+    )
+    assert aggregate.snapshot().slots == (SlotView(2, 10, 10.0, "upload"),)
+    for _ in range(3):
+        clock.now_s += 4
+        aggregate.roll()
+    assert aggregate.snapshot().slots == (SlotView(2, 10, 0.0, "upload", still_s=12.0, full="upload.uploads"),)
+
+    aggregate(SamplesPacked(2, 5, 50))
+    clock.now_s += 1
+    aggregate.roll()
+    assert aggregate.snapshot().slots == (SlotView(2, 15, 5.0, ""),)
 
 
 @pytest.mark.parametrize("end", [PartitionDone(2, 9, 0), PartitionFailed(2, "broken"), SlotLost(0, 2, "died")])

@@ -15,12 +15,32 @@ from data_bridge.monitor.series import CATALOGUE, PREFIX, families
 
 ROWS = 3000
 CALLED = """
-from data_bridge.runtime.stage import Skip
+from data_bridge.model.metrics import Count, Gauge
+from data_bridge.runtime.stage import Skip, Stage, StageOptions
 
 def tidy(row):
     if row["n"] % 100 == 7:
         raise Skip("a seven")
     return row
+
+class Odd(Stage[StageOptions]):
+    kind = "odd"
+
+    def __init__(self, options, outlets=()):
+        super().__init__(options, outlets)
+        self._sum = 0
+
+    def fields(self, fields):
+        return fields
+
+    def flush_metrics(self):
+        counted, self._sum = (Count("sum_of_n", self._sum), Gauge("window_current", len(str(self._sum)))), 0
+        return counted
+
+    def process(self, batch):
+        rows, *_ = batch.apply(lambda row: row["n"])
+        self._sum += sum(rows)
+        return batch.same(batch.rows)
 
 def even(row):
     return row["n"] % 2 == 0
@@ -44,6 +64,7 @@ def records_of(
                 "stages": [
                     {"map": {"call": "called_by_test:tidy"}, "name": "tidy"},
                     {"filter": {"call": "called_by_test:even"}, "name": "even"},
+                    {"called_by_test:Odd": {}, "name": "sums"},
                 ],
             }
         }
@@ -79,8 +100,9 @@ def test_rows_are_counted_from_the_source_to_the_store(
         "even": (ROWS - failed, half, 0, half - failed),
         "writer": (half, half, 0, 0),
     }
-    assert list(parts) == ["source", "tidy", "even", "writer", "shards", "upload", "memory"]
+    assert list(parts) == ["source", "tidy", "even", "sums", "writer", "shards", "upload", "memory"]
     assert {r.stage: r.stage_type for r in parts.values()}["tidy"] == "map"
+    assert parts["sums"].count("sum_of_n") == sum(range(0, ROWS, 2))
     shards = list((tmp_path / "out").glob("*.tar"))
     assert parts["upload"].count("shards") == len(shards)
     assert parts["upload"].count("bytes") == sum(shard.stat().st_size for shard in shards)
@@ -114,7 +136,7 @@ def test_the_catalogue_has_every_name_of_a_run_and_no_other(tmp_path: Path, monk
 
     aggregate(RunPlanned("0" * 16, "file:///out", 1, 0, ROWS, None, 0, 0))  # a source that is counted
     seen |= {family.name.removeprefix(PREFIX) for family in families(aggregate.snapshot())} & {"samples_expected"}
-    assert seen == set(CATALOGUE)
+    assert seen == set(CATALOGUE) | {"sum_of_n_total", "window_current"}
     assert all(
         isinstance(m, (Count, Gauge, Load, QueueUse, Statistics)) for r in aggregate.snapshot().total for m in r.metrics
     )

@@ -246,11 +246,13 @@ def test_paths_too_long_for_a_socket_are_left_out(folder: Path) -> None:
 
 def test_what_a_killed_run_left_is_replaced(folder: Path) -> None:
     folder.mkdir(mode=0o700)
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(folder / "01234567.sock"))
+    for name in (RUN, "other"):
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(socket_paths([folder], name)[0]))
 
-    with ControlServer([folder], RUN, echo):
+    with ControlServer([folder], "another", echo), ControlServer([folder], RUN, echo):
         assert Control(RUN, [folder]).pause()
+        assert sorted(path.name for path in folder.iterdir()) == ["01234567.sock", "another.sock"]
 
 
 def test_a_run_that_listens_keeps_its_socket(server: ControlServer, folder: Path) -> None:

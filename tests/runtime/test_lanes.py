@@ -78,6 +78,22 @@ def test_cores_that_become_free_on_the_way_are_used() -> None:
     assert found == [n**2 for n in range(len(found))]
 
 
+def test_cores_that_are_taken_away_are_not_used_any_more() -> None:
+    cores = [3]
+    with Lanes(Squares(), cores=lambda: cores[0]) as lanes:
+
+        def items() -> Iterator[int]:
+            yield from until_children(lanes, 2)
+            cores[0] = 1
+            yield from range(ITEMS)
+
+        found = list(lanes.map(items(), size))
+
+    last = found[-ITEMS + BOXES :]
+    assert {pid for _, (_, pid) in last} == {os.getpid()}
+    assert len({pid for _, (_, pid) in found}) == 3
+
+
 def test_work_that_costs_less_than_its_way_stays_here() -> None:
     with Lanes(cheap, cores=lambda: 4) as lanes:
         assert [r for _, r in lanes.map(range(2000), size)] == list(range(2000))

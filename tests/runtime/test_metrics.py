@@ -31,6 +31,7 @@ class StageWork:
     failed: int
     dropped: int
     seconds: float
+    metrics: tuple[Metric, ...] = ()
 
 
 def over_time(*metrics: Metric) -> Metric:
@@ -154,6 +155,21 @@ def test_the_work_of_a_stage_is_its_rows_and_its_seconds() -> None:
             (Load(busy_s=0.5), Count("rows_in", 20), Count("rows_out", 14), Count("failed", 2), Count("dropped", 4)),
         ),
     )
+
+
+def test_what_a_stage_counts_of_its_own_stands_beside_what_is_counted_for_it() -> None:
+    metrics = SlotMetrics()
+    for number in (1, 2):
+        own = (Count("pages", number), Gauge("window_current", 10 * number), Count("rows_in", 100))
+        metrics.add_work(StageWork("tidy", 1, 1, 0, 0, 0.5, own), "map")
+
+    records = metrics.flush(now=True)
+
+    assert records is not None
+    assert records[0].get(Count, "pages") == Count("pages", 3)
+    assert records[0].get(Gauge, "window_current") == Gauge("window_current", 20)
+    assert records[0].count("rows_in") == 202
+    assert metrics.flush(now=True) is None
 
 
 def test_time_in_blocks_is_work_or_waiting() -> None:

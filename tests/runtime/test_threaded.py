@@ -202,6 +202,21 @@ def test_closing_from_another_thread_wakes_who_waits_and_gives_no_result_of_inte
         list(threaded.map([batch([1], gate), batch([2])], same))
 
 
+def test_a_run_that_is_stopped_waits_for_no_more_rows() -> None:
+    stop = threading.Event()
+
+    def gate(stage: Waits) -> None:
+        stop.set()
+        assert stage.interrupted.wait(LIMIT_S)
+
+    with Threaded[StageBatch](Waits(), workers=1, window=2, stopped=stop.is_set) as threaded:
+        coming = threaded.map([batch([1]), batch([2], gate)], same)
+        assert numbers(next(coming)) == [2]
+        with pytest.raises(Interrupted):
+            next(coming)
+    assert threads_of("waits") == []
+
+
 def test_every_row_done_is_a_sign_of_life() -> None:
     beats: list[int] = []
     with Threaded[StageBatch](Waits(), workers=2, window=2, alive=lambda: beats.append(1)) as threaded:

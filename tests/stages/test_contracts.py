@@ -24,6 +24,19 @@ FILES: list[Row] = [
 TEXTS: list[Row] = [{"text": "It is a capital mistake"}, {"text": ""}, {"text": "to theorize before one has data."}]
 
 
+class TestDedupe(StageContract):
+    kind = "dedupe"
+    options = {"fields": ["text"]}
+    samples = [{"text": "a"}, {"text": None}, {"text": "a"}]
+    refused = [{"fields": ["txt"]}, {"fields": ["text"], "near": "text"}, {"near": "text", "similarity": 2}]
+
+
+class TestDedupeOfNearlyEqualTexts(StageContract):
+    kind = "dedupe"
+    options = {"near": "text"}
+    samples = [*TEXTS, {"text": 1}]
+
+
 class TestResize(StageContract):
     kind = "resize"
     options = {"size": 16}

@@ -3,6 +3,9 @@
 import hashlib
 import io
 import json
+import signal
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +21,7 @@ from data_bridge.config import Settings
 from data_bridge.events import Event, ShardCommitted
 from data_bridge.model.report import RunReport
 
+INTERRUPTED = 130
 ROWS = 300
 BAD = {7: "HTTP 404", 50: "not image, but something else", 201: "HTTP 500", 299: "empty"}
 
@@ -102,6 +106,27 @@ def test_bytes_do_not_depend_on_slots_or_threads(
     run(server, tmp_path / "one")
     run(server, tmp_path / "other", workers=workers, threads=threads)
     assert tree(tmp_path / "one") == tree(tmp_path / "other")
+
+
+@pytest.mark.parametrize("slots", ["0", "1"])
+def test_a_signal_ends_a_run_at_once_though_a_server_is_silent(server: HttpServer, tmp_path: Path, slots: str) -> None:
+    (tmp_path / "urls.jsonl").write_text(
+        "".join(json.dumps({"url": f"{server.origin}/{n}.jpg"}) + "\n" for n in range(20, 45))
+    )
+    silent = server.sites["/43.jpg"]
+    silent.stall_after = 10
+    stage = {"fetch": {"allow_private": True, "timeout_s": 10_000}}
+    pipeline = {"input_uri": str(tmp_path / "urls.jsonl"), "output_uri": str(tmp_path / "out"), "stages": [stage]}
+    (tmp_path / "c.json").write_text(json.dumps({"pipeline": pipeline}))
+    command = [sys.executable, "-m", "data_bridge", "run", str(tmp_path / "c.json"), "--workers", slots]
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        while not silent.sent:
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == INTERRUPTED, errors.decode()
 
 
 class Stop(Exception):

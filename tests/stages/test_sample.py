@@ -22,14 +22,21 @@ class TestAFraction(StageContract):
     kind = "sample"
     options = {"fraction": 0.3}
     samples = SAMPLES
-    refused = [{}, {"fraction": 0}, {"fraction": 1.1}, {"fraction": 0.5, "every": 2}, {"fraction": 0.5, "seed": -1}]
+    refused = [
+        {},
+        {"fraction": 0},
+        {"fraction": 1.1},
+        {"fraction": 0.5, "every": 2},
+        {"fraction": 0.5, "seed": -1},
+        {"fraction": True},
+    ]
 
 
 class TestEveryNth(StageContract):
     kind = "sample"
     options = {"every": 3}
     samples = SAMPLES
-    refused = [{"every": 0}, {"every": 1.5}]
+    refused = [{"every": 0}, {"every": 1.5}, {"every": True}]
 
     def test_it_goes_by_the_source_index(self) -> None:
         assert kept({"every": 3}, first_index=1) == [n for n in range(200) if (n + 1) % 3 == 0]

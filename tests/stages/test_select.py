@@ -36,7 +36,7 @@ class TestDrop(StageContract):
     kind = "drop"
     options = {"fields": ["b"]}
     samples = SAMPLES
-    refused = [{}, {"fields": []}, {"fields": ["B"]}]
+    refused = [{}, {"fields": []}, {"fields": ["B"]}, {"fields": ["a", "b", "c"]}]
 
     def test_it_leaves_out_the_named_fields(self) -> None:
         assert run_stage(self.config(), self.samples).samples == [{"a": 1, "c": None}, {"a": 2, "c": [1.5]}, {"a": 3}]

@@ -98,7 +98,7 @@ class HttpServer:
         self.sites: dict[str, Site] = {}
         self.lock = threading.Lock()
         self.stopping = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.daemon_threads = True
         self._server.owner = self  # type: ignore[attr-defined]
         if tls is not None:
@@ -129,8 +129,13 @@ class HttpServer:
         self.close()
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # of more than that connections at once, some come a second late
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are written apart
 
     def log_message(self, *_: object) -> None:
         pass

@@ -156,6 +156,14 @@ CASES: dict[str, Case] = {
             ],
         },
     ),
+    "jsonl shuffled and deduped": Case(
+        json_lines,
+        {
+            "partition_bytes": 6_000,
+            "samples_per_shard": 5,
+            "stages": [{"shuffle": {"window": 16}}, {"dedupe": {"fields": ["text"]}}],
+        },
+    ),
     "parquet joined": Case(
         parquet,
         {

@@ -3,6 +3,7 @@
 import keyword
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 
 from data_bridge.errors import ConfigError
 
@@ -117,6 +118,8 @@ def scaffold(name: str) -> Mapping[str, str]:
     package = name.replace("-", "_")
     if not _NAME.fullmatch(name) or keyword.iskeyword(package):
         raise ConfigError(f"{name!r} cannot be the name of a package", hint="write it like word-count")
+    if find_spec(package) is not None:
+        raise ConfigError(f"there is a package {package!r} already", hint="take another name")
     cls = "".join(part.capitalize() for part in package.split("_"))
     words = {"name": name, "package": package, "cls": cls, "kind": package}
     return {

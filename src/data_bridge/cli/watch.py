@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
+from textual.css.query import NoMatches
 from textual.widgets import DataTable, Footer, RichLog, Static
 
-from data_bridge.cli.watch_rows import PartRow, QueueRow, event_line, head, part_rows, queue_rows
+from data_bridge.cli.watch_rows import PartRow, QueueRow, event_line, head, part_rows, queue_rows, standstill
 from data_bridge.cli.words import redacted
 from data_bridge.errors import BridgeError
 from data_bridge.model.outline import Box
@@ -76,12 +78,16 @@ class WatchApp(App[None]):
         self.title = "data-bridge"
         self._columns("parts", "part", "kind", "rows/s", "rows", "failed", "dropped", "cores", "waiting", "also")
         self._columns("queues", "queue", "items/s", "items", "dropped", "fill")
-        self._columns("slots", "slot: partition", "samples", "samples/s", "busiest")
+        self._columns("slots", "slot: partition", "samples", "samples/s", "busiest", "")
         self.look()
         self.set_interval(self._every_s, self.look)
 
     def look(self) -> None:
         """Show what the run says now."""
+        with suppress(NoMatches):  # the screen is being taken down
+            self._look()
+
+    def _look(self) -> None:
         snapshot = latest(self._folder)
         for told in self._tail.new():
             if line := event_line(told):
@@ -132,7 +138,8 @@ class WatchApp(App[None]):
             self._control_state, self._listens = "", False
 
     def _say(self, line: str) -> None:
-        self.query_one("#log", RichLog).write(redacted(line))
+        with suppress(NoMatches):
+            self.query_one("#log", RichLog).write(redacted(line))
 
     def _columns(self, table: str, *names: str) -> None:
         self.query_one(f"#{table}", DataTable).add_columns(*names)
@@ -184,6 +191,7 @@ def _slot(slot: SlotView) -> tuple[str, list[Text]]:
         _right(f"{slot.samples:,}"),
         _right(f"{slot.rate:,.0f}", "" if slot.rate else "red"),
         Text(slot.busiest),
+        Text(standstill(slot), style="bold red"),
     ]
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data_bridge.cli.words import size
+from data_bridge.cli.words import STANDSTILL_S, size
 from data_bridge.model.metrics import Count, Gauge, Load, MetricRecord, QueueUse, Statistics
 from data_bridge.model.outline import Box, tree
 from data_bridge.monitor.folder import is_running
-from data_bridge.monitor.snapshot import RUN, Snapshot
+from data_bridge.monitor.snapshot import RUN, SlotView, Snapshot
 
 BAR = 10
 ROWS = ("rows_in", "rows_out", "failed", "dropped")
@@ -169,6 +169,14 @@ def bar(full: float) -> str:
     """A bar as full as the queue."""
     filled = min(BAR, round(BAR * max(full, 0.0)))
     return "█" * filled + "░" * (BAR - filled)
+
+
+def standstill(slot: SlotView) -> str:
+    """Why a slot does not move, as far as it can be seen; "" for one that does."""
+    if slot.still_s < STANDSTILL_S:
+        return ""
+    full = f", {slot.full} is full" if slot.full else ""
+    return f"has not moved for {slot.still_s:.0f} s{full}"
 
 
 def event_line(told: dict[str, object]) -> str:

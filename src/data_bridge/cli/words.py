@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 SHORTEST_SECRET = 6
 SIGNIFICANT_WAIT = 0.1
 """Of the run's time: shorter waits for memory are not worth a word."""
+STANDSTILL_S = 10.0
+"""A partition that has not moved for so long is worth a word."""
 _hidden: set[str] = set()
 
 
@@ -133,18 +135,25 @@ def result(report: "RunReport", command: str) -> str:
         f"dataset:     {report.destination}",
         f"manifest:    {report.manifest}",
         "read it with:",
-        *_reading(report),
+        *(line for place, kind in _places(report) for line in _reading(place, kind)),
     ]
     return "\n".join(lines)
 
 
-def _reading(report: "RunReport") -> list[str]:
-    local = unquote(report.destination.removeprefix("file://"))
-    if report.format == "litdata":
-        where = local if report.destination.startswith("file://") else report.destination.replace("r2://", "s3://")
-        options = "" if report.destination.startswith("file://") else ", storage_options={...}"
+def _places(report: "RunReport") -> list[tuple[str, str]]:
+    """Where shards are, and their format: a folder for each of several writers."""
+    if not report.writers:
+        return [(report.destination, report.format)]
+    return [(f"{report.destination.rstrip('/')}/{name}", kind) for name, kind in report.writers.items()]
+
+
+def _reading(place: str, kind: str) -> list[str]:
+    local = unquote(place.removeprefix("file://"))
+    if kind == "litdata":
+        where = local if place.startswith("file://") else place.replace("r2://", "s3://")
+        options = "" if place.startswith("file://") else ", storage_options={...}"
         return [f"  litdata.StreamingDataset({where!r}{options})"]
-    if report.destination.startswith("file://"):
+    if place.startswith("file://"):
         return [
             f'  webdataset.WebDataset(sorted(glob.glob("{local}/*.tar*")), shardshuffle=False)',
             f'  datasets.load_dataset("webdataset", data_files="{local}/*.tar*", split="train", streaming=True)',
@@ -169,6 +178,15 @@ def status(report: "StatusReport", now: "Snapshot | None" = None) -> str:
     if now is not None:
         busiest = f", most at work: {now.busiest}" if now.busiest else ""
         slots = f"{len(now.slots)} partition{'' if len(now.slots) == 1 else 's'} in work"
+        lines += [
+            (
+                "slow",
+                f"partition {s.partition} has not moved for {s.still_s:.0f} s, at {s.busiest or 'its start'}"
+                + (f", {s.full} is full" if s.full else ""),
+            )
+            for s in now.slots
+            if s.still_s >= STANDSTILL_S
+        ]
         lines.append(("now", f"{now.rate('run', 'samples_packed'):,.0f} samples/s packed, {slots}{busiest}"))
     return "\n".join(f"{name:<12} {text}" for name, text in lines)
 

@@ -19,7 +19,7 @@ from data_bridge.errors import (
     StoreError,
 )
 from data_bridge.events import Event, Observer, PartitionClaimed, PartitionFailed, ShardCommitted
-from data_bridge.model.changes import Change
+from data_bridge.pipelines.commit import Control
 from data_bridge.runtime.process import keep_freed_memory
 
 PERMANENT = (ConfigError, DataError, RetryableError, StoreError)
@@ -27,49 +27,12 @@ PERMANENT = (ConfigError, DataError, RetryableError, StoreError)
 full disk), or the user asked to stop at the first (a bad sample under `on_error: fail`)."""
 
 
-class SlotControl(Protocol):
-    """What the work may ask of the slot it runs in. All of it may be called from any thread."""
-
-    def emit(self, event: Event) -> None:
-        """To the driver's observer, in order; also a sign of life."""
-        ...
-
-    def beat(self) -> None:
-        """A sign of life without an event; cheap enough for every batch, at most one message a second."""
-        ...
-
-    @property
-    def stopping(self) -> bool:
-        """True once the run is to end: finish what is in hand and return an outcome of kind `stopped`."""
-        ...
-
-    @property
-    def cores(self) -> int:
-        """How many cores the work may use now; it may grow while other slots run out of work."""
-        ...
-
-    @property
-    def draining(self) -> bool:
-        """True once nothing more is to be read: finish what has been, and return an outcome of kind `stopped`."""
-        ...
-
-    @property
-    def paused(self) -> bool:
-        """True while nothing more is to be read for now; not while stopping or draining."""
-        ...
-
-    @property
-    def changes(self) -> tuple[Change, ...]:
-        """Every live change of the run, in order. The same object until there is one more."""
-        ...
+class SlotControl(Control, Protocol):
+    """What the work may ask of the slot it runs in: all that a partition's `Control` has. Any thread may call it."""
 
     @property
     def slots(self) -> int:
         """How many slots share what the run may use; 0 = as many as there were at the start."""
-        ...
-
-    def rest(self) -> None:
-        """Wait a moment, or until the user wants something else; a sign of life."""
         ...
 
 

@@ -11,6 +11,7 @@ from data_bridge.engine.listening import listening, ordered
 from data_bridge.engine.orders import Orders
 from data_bridge.engine.partitions import PartitionWork, Parts
 from data_bridge.engine.processes import ProcessEngine
+from data_bridge.engine.surveying import survey
 from data_bridge.errors import BusyError, DataError, FatalError, RetryableError, SourceError
 from data_bridge.events import Event, ItemFailed, Notice, Observer, PartitionDone, ShardCommitted
 from data_bridge.io.codecs import is_compressed
@@ -52,6 +53,10 @@ def drive(
     orders.workers = slots if isinstance(engine, ProcessEngine) else 0
     driver = claims.new_token()
     pipeline.probe()
+    if (
+        stopped := survey(pipeline, engine_for(pipeline.settings, pipeline.plan, workers)[0], slots, observer)
+    ) is not None:
+        return stopped
     work = PartitionWork(pipeline.settings, Parts(pipeline.plan), pipeline.store, driver, slots, takeover)
     counting = _Counting(observer, pipeline.settings, logs)
     todo = sorted(set(unfinished) - set(elsewhere))

@@ -97,6 +97,13 @@ class _DirectControl:
     def slots(self) -> int:
         return 1
 
+    @property
+    def uploads(self) -> int:
+        return self._orders.standing.uploads
+
+    def threads(self, stage: str) -> int:
+        return dict(self._orders.standing.threads).get(stage, 0)
+
     def rest(self) -> None:
         self._orders.rest(LOOK_S)
 

@@ -17,6 +17,10 @@ class Standing:
     """Every live change of the run, in order."""
     slots: int = 0
     """How many slots share what a run may use; 0 = as many as there were at the start."""
+    uploads: int = 0
+    """Shards that each slot uploads at a time; 0 = as the config says."""
+    threads: tuple[tuple[str, int], ...] = ()
+    """Rows that stages have in work at a time in each slot, where that is not as the config says."""
 
 
 class Orders:
@@ -66,6 +70,19 @@ class Orders:
             self._standing = replace(self._standing, slots=workers)
             self._changed.notify_all()
 
+    def upload(self, uploads: int) -> None:
+        """Have each slot upload so many shards at a time."""
+        with self._changed:
+            self._standing = replace(self._standing, uploads=uploads)
+            self._changed.notify_all()
+
+    def thread(self, stage: str, threads: int) -> None:
+        """Have a stage work on so many rows at a time in each slot."""
+        with self._changed:
+            now = {**dict(self._standing.threads), stage: threads}
+            self._standing = replace(self._standing, threads=tuple(now.items()))
+            self._changed.notify_all()
+
     def rest(self, timeout_s: float) -> None:
         """Wait for the next order, for a while."""
         with self._changed:
@@ -81,6 +98,11 @@ def news(before: Standing, now: Standing) -> list[str]:
         said.append("paused: nothing more is read" if now.paused else "resumed")
     if now.slots != before.slots:
         said.append(f"from now on {now.slots} workers at a time")
+    if now.uploads != before.uploads:
+        said.append(f"from now on {now.uploads} uploads at a time in each slot")
+    said += [
+        f"stage {name}: {n} rows at a time in each slot" for name, n in now.threads if (name, n) not in before.threads
+    ]
     said += [
         f"stage {c.stage}: {c.key} = {c.value!r} from the next packet on" for c in now.changes[len(before.changes) :]
     ]

@@ -92,3 +92,24 @@ class PartitionWork:
             return Outcome(partition, "done" if ended else "stopped")
 
         return work
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyWork:
+    """The same for looking at partitions on behalf of a stage."""
+
+    settings: Settings
+    parts: Parts
+    store: ObjectStore
+    stage: str
+    slots: int = 1
+
+    def __call__(self) -> Work:
+        pipeline = PipelineFactory.create(self.settings, self.store, plan=self.parts.outline, slots=self.slots)
+        survey = next(survey for survey in pipeline.surveys() if survey.stage == self.stage)
+
+        def work(partition: int, control: SlotControl) -> Outcome:
+            ended = pipeline.look_at(self.parts[partition], survey, control)
+            return Outcome(partition, "done" if ended else "stopped")
+
+        return work

@@ -136,6 +136,13 @@ class PipeControl:
     def slots(self) -> int:
         return self._standing.slots
 
+    @property
+    def uploads(self) -> int:
+        return self._standing.uploads
+
+    def threads(self, stage: str) -> int:
+        return dict(self._standing.threads).get(stage, 0)
+
     def rest(self) -> None:
         self._ordered.wait(BEAT_S)
         self._ordered.clear()

@@ -25,12 +25,15 @@ from data_bridge.errors import ConfigError
 from data_bridge.model.changes import ENABLED, Change
 from data_bridge.runtime.control import Reply, Request, Response
 from data_bridge.runtime.stage import Outlet, Stage, StageOptions
+from data_bridge.stages.build import threads_of
 from data_bridge.stages.registry import stage_class
 from data_bridge.utils.claims import new_token
 
 ENGINE = "engine"
 """Whom commands address that concern the run and no stage."""
-MOST_WORKERS = 1024
+WORKERS = "workers"
+"""The key of what does things at the same time: it changes no bytes, so that it is no change of the ledger."""
+MOST = 1024
 
 Answer: TypeAlias = Callable[[Request], Reply | None]
 
@@ -86,15 +89,12 @@ class RunPart:
             case "stop":
                 self._orders.stop()
                 return Reply(accepted=True)
-            case "set" if request.stage is not None or request.key == "workers":
+            case "set" if request.stage is not None or request.key in ("workers", "upload_concurrency"):
                 return self._set(request)
             case "describe":
                 return Reply(accepted=True, data=self._described())
             case "export-config":
-                now = with_changes(self._settings, self._orders.standing.changes)
-                if self._orders.standing.slots:
-                    now = now.model_copy(update={"workers": self._orders.workers})
-                return Reply(accepted=True, data={"pipeline": exported(now)})
+                return Reply(accepted=True, data={"pipeline": exported(self._now())})
             case _:
                 return None
 
@@ -106,17 +106,33 @@ class RunPart:
         return Reply(accepted=True)
 
     def _set(self, request: Request) -> Reply:
-        if request.key != "workers":
-            return Reply(accepted=False, reason=f"unknown key {request.key!r}; it may set workers")
-        value = request.value
-        if not self._orders.workers:
+        if request.key not in ("workers", "upload_concurrency"):
+            reason = f"unknown key {request.key!r}; it may set workers, upload_concurrency"
+            return Reply(accepted=False, reason=reason)
+        if request.key == "workers" and not self._orders.workers:
             return Reply(
                 accepted=False, reason="this run works in one process; start it with `--workers` to have several"
             )
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_WORKERS:
-            return Reply(accepted=False, reason=f"workers: a number from 1 to {MOST_WORKERS} is needed, not {value!r}")
-        self._orders.work_with(value)
+        if reason := _no_number(request.key, request.value):
+            return Reply(accepted=False, reason=reason)
+        order = self._orders.work_with if request.key == "workers" else self._orders.upload
+        order(request.value)
         return Reply(accepted=True)
+
+    def _now(self) -> PipelineSettings:
+        """The settings with everything that was changed."""
+        standing = self._orders.standing
+        now = with_changes(self._settings, standing.changes)
+        threads = dict(standing.threads)
+        stages = tuple(
+            s.model_copy(update={"workers": threads[s.name]}) if s.name in threads else s for s in now.stages
+        )
+        update: dict[str, Any] = {"stages": stages}
+        if standing.slots:
+            update["workers"] = standing.slots
+        if standing.uploads:
+            update["upload_concurrency"] = standing.uploads
+        return now.model_copy(update=update)
 
     @property
     def state(self) -> Literal["running", "paused", "draining", "stopping"]:
@@ -136,7 +152,12 @@ class RunPart:
                     "value": self._orders.workers,
                     "live": "any" if self._orders.workers else "never",
                     "description": "worker processes at a time; 0 = the run works in its own",
-                }
+                },
+                "upload_concurrency": {
+                    "value": self._orders.standing.uploads or self._settings.upload_concurrency,
+                    "live": "any",
+                    "description": "shards that each slot uploads at a time",
+                },
             },
             "changes": [change.model_dump() for change in self._orders.standing.changes],
             "commands": ["pause", "resume", "drain", "stop", "set", "describe", "export-config"],
@@ -151,9 +172,12 @@ class StagePart:
         self._settings = settings
         self._orders = orders
         self._kind = stage_class(planned.kind)
+        self._threads = threads_of(planned, self._stage(planned.options))
 
     def __call__(self, request: Request) -> Reply | None:
         match request.command:
+            case "set" if request.key == WORKERS and self._threads:
+                return self._set_threads(request.value)
             case "set" if request.stage is not None or request.key in self._settable():
                 return self._set(request.key, request.value)
             case "bypass" | "enable":
@@ -168,11 +192,17 @@ class StagePart:
         changed = with_changes(self._settings, self._orders.standing.changes)
         return next(stage for stage in changed.stages if stage.name == self._planned.name)
 
+    def _set_threads(self, value: Any) -> Reply:
+        if reason := _no_number(WORKERS, value):
+            return Reply(accepted=False, reason=reason)
+        self._orders.thread(self._planned.name, value)
+        return Reply(accepted=True)
+
     def _settable(self) -> list[str]:
         """Keys that may change in a running run."""
         fields = self._kind.Options.model_fields.items()
         live = [key for key, info in fields if _live(info) != "never" and not is_secret_name(key)]
-        return list(dict.fromkeys([ENABLED, *live]))
+        return list(dict.fromkeys([ENABLED, *([WORKERS] if self._threads else []), *live]))
 
     def _set(self, key: str | None, value: Any) -> Reply:
         reason = self._refusal_of(key) or (
@@ -249,16 +279,31 @@ class StagePart:
                     "value": values[key],
                     "live": _live(info),
                     "description": info.description or "",
-                    "type": getattr(info.annotation, "__name__", str(info.annotation)),
+                    "type": info.annotation.__name__ if isinstance(info.annotation, type) else str(info.annotation),
                 }
                 for key, info in self._kind.Options.model_fields.items()
                 if key in values
-            },
+            }
+            | self._described_threads(),
             "commands": ["set", "bypass", "enable", "describe"],
         }
 
+    def _described_threads(self) -> dict[str, Any]:
+        if not self._threads:
+            return {}
+        value = dict(self._orders.standing.threads).get(self._planned.name, self._threads)
+        about = "rows at a time, in each slot"
+        return {WORKERS: {"value": value, "live": "any", "description": about, "type": "int"}}
+
 
 _UNSET = object()
+
+
+def _no_number(key: str | None, value: Any) -> str:
+    """Why it is no number of things at a time."""
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST:
+        return ""
+    return f"{key}: a number from 1 to {MOST} is needed, not {value!r}"
 
 
 def _live(info: FieldInfo) -> str:

@@ -1,6 +1,6 @@
 """What a run tells when it is over."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 COMPLETED_WITH_FAILURES = 3
@@ -27,6 +27,8 @@ class RunReport:
     peak_bytes: int = 0
     memory_waited_s: float = 0.0
     """How long its threads together waited for room in `pipeline.memory_bytes`."""
+    writers: dict[str, str] = field(default_factory=dict)
+    """The format of each of several writers by its name, which is that of its folder."""
 
     @property
     def exit_code(self) -> int:

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from data_bridge.events import (
@@ -17,7 +17,7 @@ from data_bridge.events import (
     ShardCommitted,
     SlotLost,
 )
-from data_bridge.model.metrics import Count, Gauge, Metric, MetricRecord, merged
+from data_bridge.model.metrics import Count, Gauge, Metric, MetricRecord, QueueUse, merged
 from data_bridge.monitor.snapshot import RUN, SlotView, Snapshot, busiest
 
 COUNTED = (
@@ -39,18 +39,30 @@ class _Slot:
         self.packed = 0
         self.records: tuple[MetricRecord, ...] = ()
         self.levels: dict[tuple[str, str], MetricRecord] = {}
-        self.view = (0.0, "")
+        self.queues: dict[str, QueueUse] = {}
+        self.rate, self.busiest, self.still_s = 0.0, "", 0.0
 
     def flushed(self, records: tuple[MetricRecord, ...]) -> None:
         self.records = merged([*self.records, *records], over_time=True)
         for record in records:
+            self.queues |= {f"{record.stage}.{m.name}": m for m in record.metrics if isinstance(m, QueueUse)}
             levels = tuple(m for m in record.metrics if isinstance(m, Gauge))
             if levels:
                 self.levels[record.part] = MetricRecord(record.stage, record.stage_type, levels)
 
+    def view(self, partition: int) -> SlotView:
+        """What is to be told of it."""
+        fill, full = max(((q.fill_max / q.capacity, name) for name, q in self.queues.items()), default=(0.0, ""))
+        return SlotView(
+            partition, self.samples, self.rate, self.busiest, self.still_s, full if self.still_s and fill >= 1 else ""
+        )
+
     def roll(self, window_s: float) -> None:
         """A window ended."""
-        self.view = (self.packed / window_s, busiest(self.records))
+        self.rate = self.packed / window_s
+        # what kept it busy when it stopped is what it hangs at
+        self.busiest = busiest(self.records) or (self.busiest if not self.packed else "")
+        self.still_s = 0.0 if self.packed else self.still_s + window_s
         self.packed, self.records = 0, ()
 
 
@@ -64,6 +76,7 @@ class Aggregate:
         self._started = self._window_from = clock()
         self._window: dict[tuple[str, str], MetricRecord] = {}
         self._total: dict[tuple[str, str], MetricRecord] = {}
+        self._counts, self._window_counts = dict.fromkeys(COUNTED, 0), dict.fromkeys(COUNTED, 0)
         self._last: tuple[MetricRecord, ...] = ()
         self._last_s = 0.0
         self._slots: dict[int, _Slot] = {}
@@ -76,7 +89,6 @@ class Aggregate:
             match event:
                 case RunPlanned():
                     self._planned, self._done, self._state = event, event.done, "running"
-                    self._count(**dict.fromkeys(COUNTED, 0))
                 case PartitionClaimed(partition=partition, index=index):
                     self._slots[partition] = _Slot(index)
                 case SamplesPacked(partition=partition, samples=samples):
@@ -116,7 +128,8 @@ class Aggregate:
         with self._lock:
             clock = self._clock()
             self._last_s = max(clock - self._window_from, 1e-9)
-            self._last, self._window, self._window_from = tuple(self._window.values()), {}, clock
+            self._last = (_whole(self._window_counts), *self._window.values())
+            self._window, self._window_counts, self._window_from = {}, dict.fromkeys(COUNTED, 0), clock
             for slot in self._slots.values():
                 slot.roll(self._last_s)
 
@@ -134,8 +147,8 @@ class Aggregate:
                 seconds=self._clock() - self._started,
                 window_s=self._last_s,
                 last=merged([*self._last, *levels], over_time=True),
-                total=merged([*self._total.values(), *levels], over_time=True),
-                slots=tuple(SlotView(n, s.samples, *s.view) for n, s in sorted(self._slots.items())),
+                total=merged([_whole(self._counts), *self._total.values(), *levels], over_time=True),
+                slots=tuple(s.view(n) for n, s in sorted(self._slots.items())),
                 partitions=planned.partitions if planned else 0,
                 partitions_done=self._done,
                 samples_expected=planned.samples if planned else None,
@@ -143,7 +156,9 @@ class Aggregate:
             )
 
     def _count(self, **counts: int) -> None:
-        self._add([MetricRecord(RUN, RUN, tuple(Count(n, v) for n, v in counts.items()))])
+        for name, value in counts.items():
+            self._counts[name] += value
+            self._window_counts[name] += value
 
     def _add(self, records: Iterable[MetricRecord]) -> None:
         """Levels are kept by slot, everything else adds up."""
@@ -153,3 +168,7 @@ class Aggregate:
             for book in (self._window, self._total):
                 before = book.get(record.part)
                 book[record.part] = before.then(kept) if before else kept
+
+
+def _whole(counts: Mapping[str, int]) -> MetricRecord:
+    return MetricRecord(RUN, RUN, tuple(Count(name, value) for name, value in counts.items()))

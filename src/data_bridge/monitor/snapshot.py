@@ -21,6 +21,10 @@ class SlotView(msgspec.Struct, frozen=True):
     """Samples a second."""
     busiest: str
     """The part that was at work most, "" when none was."""
+    still_s: float = 0.0
+    """How long it has not moved."""
+    full: str = ""
+    """The fullest of its queues if that is full, as it was last told."""
 
 
 class Snapshot(msgspec.Struct, frozen=True):

@@ -6,6 +6,9 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from data_bridge.config import Settings
 from data_bridge.errors import BridgeError, ConfigError, ConflictError, Fenced, IntegrityError, StoreError
 from data_bridge.events import BudgetUsed, PartitionClaimed, PartitionDone
@@ -23,6 +26,7 @@ from data_bridge.pipelines.packing import Packing
 from data_bridge.pipelines.process import PartitionRun, resume_at
 from data_bridge.pipelines.sinks import SinkPlan, sink_plans
 from data_bridge.pipelines.staging import PROBES, Staging, foreign, staging_base
+from data_bridge.pipelines.survey import Look, Survey, Surveyed, look_at, surveyors
 from data_bridge.stages.build import build
 from data_bridge.utils import claims
 from data_bridge.utils.budget import Budgeted, ByteBudget, slot_bytes, usable_memory
@@ -203,7 +207,7 @@ class Pipeline:
                 account=self.budget.account("packing"),
             )
             try:
-                packing = Packing(self.settings, generation, partition)
+                packing = Packing(self.settings, generation, partition, self._marked(partition))
                 batches = self.stream.frames(generation.format, files, partition, resume_at(tracker.log, sinks).pos)
                 with closing(metering.reading(batches)) as read, Opening(control) as opening:
                     if not run.run(opening.through(read), packing):
@@ -237,6 +241,34 @@ class Pipeline:
             done = done.model_copy(update={"failures": key, "failures_sha256": digest})
         tracker.append(done)
         control.emit(PartitionDone(tracker.partition.index, done.samples, done.trailing_failed))
+
+    def surveys(self) -> list[Survey]:
+        """One for each stage that must know all samples, in the order in which they have to be made."""
+        return [Survey(self.store, self.plan.run, name) for name in surveyors(build(self.settings.pipeline))]
+
+    def look_at(self, part: Part, survey: Survey, control: Control) -> bool:
+        """A slot's share of a survey: one partition. False when told to stop on the way."""
+        graph = build(self.settings.pipeline)
+        packing = Packing(self.settings, self.plan.first, part.partition, self._marked(part.partition))
+        files = planning.files_to_read(part, self.stream)
+        with closing(self.stream.frames(self.plan.first.format, files, part.partition, None)) as batches:
+            return look_at(
+                part,
+                survey,
+                Look(packing, survey.stage),
+                batches,
+                block=graph.block,
+                control=control,
+                folder=self.staging_root(),
+            )
+
+    def resolve(self, survey: Survey) -> Surveyed:
+        """The driver's share: which samples repeat an earlier one."""
+        self.staging_root().mkdir(parents=True, exist_ok=True)
+        return survey.resolve(self.plan.partitions, self.staging_root())
+
+    def _marked(self, partition: Partition) -> dict[str, NDArray[np.int64]]:
+        return {survey.stage: survey.marked(partition) for survey in self.surveys()}
 
     def _sinks(self) -> list[SinkPlan]:
         pipeline = self.settings.pipeline

@@ -2,8 +2,9 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Protocol
 
 from data_bridge.errors import BridgeError
@@ -17,26 +18,29 @@ from data_bridge.pipelines.staging import Closed
 from data_bridge.runtime.metrics import Levels, use_of
 from data_bridge.utils.progress import ProgressTracker
 
+MOST_UPLOADS = 256
+"""At a time, in each slot."""
+
 
 class Control(Protocol):
     """How the work on a partition talks to whoever runs it."""
 
     def emit(self, event: Event) -> None:
-        """Tell the observer; safe from any thread of the slot."""
+        """To the run's observer, in order; also a sign of life. Safe from any thread of the slot."""
         ...
 
     def beat(self) -> None:
-        """A sign of life."""
+        """A sign of life without an event; cheap enough for every batch, at most one message a second."""
         ...
 
     @property
     def stopping(self) -> bool:
-        """Whether to finish what is in hand and stop."""
+        """Whether the run is to end: finish what is in hand and stop."""
         ...
 
     @property
     def cores(self) -> int:
-        """How many cores the partition may use now."""
+        """How many cores the partition may use now; it may grow while other slots run out of work."""
         ...
 
     @property
@@ -51,7 +55,16 @@ class Control(Protocol):
 
     @property
     def changes(self) -> tuple[Change, ...]:
-        """Every live change of the run, in order; the same object until there is one more."""
+        """Every live change of the run, in order. The same object until there is one more."""
+        ...
+
+    @property
+    def uploads(self) -> int:
+        """How many shards to upload at a time; 0 = as the config says."""
+        ...
+
+    def threads(self, stage: str) -> int:
+        """How many rows a stage that waits has in work at a time; 0 = as the config says."""
         ...
 
     def rest(self) -> None:
@@ -110,9 +123,10 @@ class Committer:
         self._control = control
         self._metering = metering
         self._levels = Levels()
-        self._concurrency = concurrency
+        self._configured = concurrency
+        self._active = 0
         self._staging_bytes = staging_bytes
-        self._uploads = ThreadPoolExecutor(concurrency, thread_name_prefix="upload")
+        self._uploads = ThreadPoolExecutor(MOST_UPLOADS, thread_name_prefix="upload")
         self._changed = threading.Condition()
         self._waiting: deque[tuple[Future[None], Closed]] = deque()
         self._waiting_bytes = 0
@@ -137,6 +151,11 @@ class Committer:
         self._uploads.shutdown(wait=True, cancel_futures=True)
         self._thread.join()
 
+    @property
+    def _concurrency(self) -> int:
+        """Uploads at a time, as the user wants now."""
+        return min(MOST_UPLOADS, self._control.uploads or self._configured)
+
     def submit(self, closed: Closed) -> None:
         """Hand over a closed shard."""
         self._tracker.pending(closed.record)
@@ -159,15 +178,34 @@ class Committer:
         while self._error is None and not ready():
             self._changed.wait(1.0)
             self._control.beat()
+            self._metering.tell()
         if self._error is not None:
             raise self._error
 
     def _upload(self, closed: Closed) -> None:
         record = closed.record
         if record.key is not None and closed.path is not None:
-            with self._metering.uploading(record.bytes):
-                self._store.put_file(record.key, closed.path, sha256=record.sha256)
+            with self._turn() as come:
+                if not come:
+                    return
+                with self._metering.uploading(record.bytes):
+                    self._store.put_file(record.key, closed.path, sha256=record.sha256)
             self._control.emit(ShardUploaded(self._tracker.partition.index, record.key, record.bytes))
+
+    @contextmanager
+    def _turn(self) -> Generator[bool]:
+        """One of the uploads at a time; False when nobody wants it any more."""
+        with self._changed:
+            while self._active >= self._concurrency and not self._ended:
+                self._changed.wait(1.0)
+            come = not self._ended
+            self._active += 1
+        try:
+            yield come
+        finally:
+            with self._changed:
+                self._active -= 1
+                self._changed.notify_all()
 
     def _loop(self) -> None:
         while True:

@@ -44,8 +44,9 @@ class Metering:
         """The batches; the time until each was there is the source's."""
         with closing(batches):
             while True:
-                with self._source.working():
-                    batch = next(batches, None)
+                began_s = time.perf_counter()
+                batch = next(batches, None)
+                self._source.load(time.perf_counter() - began_s)
                 if batch is None:
                     return
                 yield batch
@@ -53,7 +54,7 @@ class Metering:
     def packed(self, work: Sequence[StageWork]) -> None:
         """What stages and writers did with a packet."""
         for one in work:
-            self._metrics.add_work(one, self._kinds.get(one.name) or one.name.partition(" ")[0])
+            self._metrics.add_work(one, self._kinds.get(one.name, SOURCE))
         self.tell()
 
     @contextmanager

@@ -1,5 +1,6 @@
 """What the first samples look like behind the stages: each writer freezes its schema by that."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import islice
 
@@ -29,6 +30,7 @@ def probes(
     """A probe of what each writer gets, by output. Raises ConfigError where stages leave nothing to look at."""
     if not graph.nodes:
         return {sink.input: source for sink in graph.sinks}
+    graph.fields(source.fields, defaultdict(tuple))  # what cannot go together is told before anything runs
     slow = any(node.enabled and node.stage.executor == "thread" for node in graph.nodes)
     wanted = FEW_ROWS if slow else max(PROBE_ROWS, graph.block)
     rows = _first_rows(graph, stream, listing, partitions, wanted)

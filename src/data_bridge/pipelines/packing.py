@@ -1,8 +1,8 @@
 """What is done to a batch before anything is cut: a pure function of the batch, so that any process may do it."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from data_bridge.rows.values import raw_of
 from data_bridge.runtime.flow import Flow, Lot, StageWork, Transit
 from data_bridge.runtime.graph import SOURCE
 from data_bridge.runtime.outline import writer_part
+from data_bridge.runtime.stage import Surveying
 from data_bridge.stages.build import build
 
 
@@ -75,6 +76,8 @@ class Packing:
     settings: Settings
     generation: Generation
     partition: Partition
+    marked: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """By stage, the samples of the partition that a survey has marked."""
 
     def __call__(self) -> Pack:
         return self.packer().pack
@@ -84,7 +87,7 @@ class Packing:
         policies = (pipeline.on_error, *(stage.on_error for stage in pipeline.stages))
         return Packer(
             SampleStream(self.settings).checker(self.generation.format),
-            _Flows(pipeline, self.partition.key_prefix, keep_raw="quarantine" in policies),
+            _Flows(pipeline, self.partition.key_prefix, self.marked, keep_raw="quarantine" in policies),
             sink_plans(pipeline, build(pipeline), self.generation),
             self.partition,
             self.generation.key_digits,
@@ -95,9 +98,12 @@ class Packing:
 class _Flows:
     """The stages as live changes have them: made when the first packet comes, and again when a packet has others."""
 
-    def __init__(self, settings: PipelineSettings, prefix: str, *, keep_raw: bool) -> None:
+    def __init__(
+        self, settings: PipelineSettings, prefix: str, marked: Mapping[str, NDArray[np.int64]], *, keep_raw: bool
+    ) -> None:
         self._settings = settings
         self._prefix = prefix
+        self._marked = marked
         self._keep_raw = keep_raw
         self._changes: tuple[Change, ...] = ()
         self._flow: Flow | None = None
@@ -108,9 +114,18 @@ class _Flows:
             self._flow = None
         if self._flow is None:
             graph = build(with_changes(self._settings, changes))
+            for node in graph.nodes:
+                if isinstance(node.stage, Surveying):
+                    node.stage.marked = self._marked.get(node.name)
             self._flow, self._changes = Flow(graph, self._prefix, keep_raw=self._keep_raw), changes
             self._flow.setup()
         return self._flow
+
+    def close(self) -> None:
+        """Let go of what the stages opened."""
+        if self._flow is not None:
+            self._flow.close()
+            self._flow = None
 
 
 class Packer:
@@ -156,6 +171,10 @@ class Packer:
     def flow(self, changes: tuple[Change, ...]) -> Flow:
         """The stages as these changes have them."""
         return self._flows(changes)
+
+    def close(self) -> None:
+        """Let go of what the stages opened."""
+        self._flows.close()
 
     def begin(self, piece: Piece) -> Transit:
         """The good samples of a piece at the beginning of their way."""

@@ -98,7 +98,7 @@ class PartitionRun:
             self._lanes = stack.enter_context(lanes)
             live = Live(self._tracker, self._control, self._start.index)
             pieces = live.cut(found)
-            waiting = Waiting(packing, self._control.beat) if self._waits else None
+            waiting = stack.enter_context(closing(Waiting(packing, self._control))) if self._waits else None
             while found.end is None and live.may_read():
                 flowing = live.flowing(pieces)
                 with closing(waiting.through(flowing) if waiting else flowing) as coming:

@@ -1,10 +1,11 @@
 """Stages that wait more than they compute: threads of the slot take pieces through them, ahead of everything else."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from data_bridge.pipelines.commit import Control
 from data_bridge.pipelines.packing import Packer, Packing, Piece
 from data_bridge.runtime.flow import Flow, Transit
 from data_bridge.runtime.threaded import Threaded
@@ -22,9 +23,13 @@ class _Underway:
 class Waiting:
     """Takes pieces to behind the last stage that waits. What comes before it is done here, in the slot, too."""
 
-    def __init__(self, packing: Packing, alive: Callable[[], None]) -> None:
+    def __init__(self, packing: Packing, control: Control) -> None:
         self._packer: Packer = packing.packer()
-        self._alive = alive
+        self._control = control
+
+    def close(self) -> None:
+        """Let go of what the stages opened."""
+        self._packer.close()
 
     def through(self, pieces: Iterator[Piece]) -> Generator[Piece]:
         """The pieces, in order. Rows of several of them are in the threads at a time."""
@@ -41,11 +46,20 @@ class Waiting:
 
         def arriving() -> Iterator[_Underway]:
             for packet in packets:
+                wanted = self._control.threads(node.name) or node.threads
+                if wanted != threads.workers:
+                    threads.workers = wanted
                 flow.advance(packet.transit, place)
                 yield packet
 
         with (
-            Threaded[_Underway](node.stage, node.threads, node.window, alive=self._alive) as threads,
+            Threaded[_Underway](
+                node.stage,
+                node.threads,
+                node.window,
+                alive=self._control.beat,
+                stopped=lambda: self._control.stopping,
+            ) as threads,
             closing(threads.map(arriving(), lambda packet: flow.given(packet.transit))) as landed,
         ):
             for found in landed:

@@ -14,7 +14,9 @@ def take(rows: Rows, positions: NDArray[np.int64]) -> Rows:
     if isinstance(rows, LineRows):
         return LineRows(rows.data, rows.starts[positions], rows.ends[positions])
     if isinstance(rows, ArrowRows):
-        return ArrowRows(rows.batch.take(positions))
+        from data_bridge.rows.buffers import column
+
+        return ArrowRows(rows.batch.take(column(positions)))
     return DictRows([rows.rows[i] for i in positions.tolist()])
 
 

@@ -171,7 +171,9 @@ def _bound(path: Path) -> socket.socket:
         with _locked(folder):
             if path.exists() and _answers(path):
                 raise FileExistsError(f"another process listens at {path}")
-            path.unlink(missing_ok=True)  # of a run that was killed
+            for left in folder.glob("*.sock"):  # of runs that were killed
+                if left == path or not _answers(left):
+                    left.unlink(missing_ok=True)
             listening.bind(str(path))
             path.chmod(0o600)
             listening.listen(MOST_CLIENTS)

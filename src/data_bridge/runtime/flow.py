@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from data_bridge.errors import FatalError
 from data_bridge.model.batch import DictRows, RowFailure, Rows
+from data_bridge.model.metrics import Metric
 from data_bridge.rows.decoding import decode
 from data_bridge.rows.picking import joined, size_of, take
 from data_bridge.rows.values import raw_of
@@ -40,6 +41,8 @@ class StageWork:
     failed: int
     dropped: int
     seconds: float
+    metrics: tuple[Metric, ...] = ()
+    """What it counted of its own."""
 
 
 @dataclass(slots=True)
@@ -91,6 +94,10 @@ class Flow:
     def waiting(self) -> list[int]:
         """Places of the stages whose rows go through threads."""
         return [place for place, node in enumerate(self._graph.nodes) if node.waits]
+
+    def place(self, name: str) -> int:
+        """Where a stage stands."""
+        return next(place for place, node in enumerate(self._graph.nodes) if node.name == name)
 
     def node(self, place: int) -> Node:
         return self._graph.nodes[place]
@@ -181,7 +188,8 @@ def _work(node: Node, given: Lot, results: Iterable[Result], failed: int, second
     for result in results:
         used[result.positions] = True
         made += len(result.rows)
-    return StageWork(node.name, len(given), made, failed, len(given) - int(np.count_nonzero(used)) - failed, seconds)
+    dropped = len(given) - int(np.count_nonzero(used)) - failed
+    return StageWork(node.name, len(given), made, failed, dropped, seconds, tuple(node.stage.flush_metrics()))
 
 
 def _check(node: Node, result: Result, rows: int) -> None:

@@ -9,7 +9,8 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from data_bridge.runtime.stage import OUT, Fields, Stage
+from data_bridge.errors import ConfigError
+from data_bridge.runtime.stage import OUT, Fields, Stage, Surveying
 
 SOURCE = "source"
 """What a stage reads that stands first: the samples as the source has them. No stage may have this name."""
@@ -94,13 +95,25 @@ class Graph:
         return max((node.stage.block for node in self.nodes if node.enabled), default=0)
 
     def fields(self, source: Fields, observe: "Mapping[str, Fields]") -> dict[str, Fields]:
-        """Fields at every output: as the stages tell, else as `observe` has seen them. Raises ConfigError of a stage."""
+        """Fields at every output: as the stages tell, else as `observe` has seen them.
+
+        Raises ConfigError that holds what every stage refuses; behind one that does, nothing is known
+        unless it changes no field.
+        """
         known: dict[str, Fields] = {SOURCE: source}
+        refused: list[tuple[str, ConfigError]] = []
         for node in self.nodes:
             given = known[node.inputs[0]]
-            told = given if not node.enabled else node.stage.fields(given)
+            try:
+                told = given if not node.enabled else node.stage.fields(given)
+            except ConfigError as error:
+                told = given if node.stage.bypassable else ()
+                refused.append((f"stages.{node.name}: {error.message}", error))
             for output in node.outputs:
                 known[output] = told if told is not None else observe[output]
+        if refused:
+            hint = next((error.hint for _, error in refused if error.hint), "")
+            raise ConfigError("\n".join(message for message, _ in refused), hint=hint)
         return known
 
     def libraries(self) -> dict[str, str]:
@@ -163,6 +176,7 @@ class _Wiring:
         self._refuse_dangling(list(nodes.values()), sinks)
         graph = Graph(tuple(self._ordered(nodes)), sinks)
         self._refuse_late_joins(graph)
+        self._refuse_waiting_twice(graph)
         return graph
 
     def _inputs(self, stage: Wanted, before: Wanted | None) -> Iterator[str]:
@@ -230,6 +244,15 @@ class _Wiring:
                 self.problems.append(
                     f"stages.{node.name}.input: joins what {before} has put in another order: join first"
                 )
+
+    def _refuse_waiting_twice(self, graph: Graph) -> None:
+        for node in graph.nodes:
+            if node.enabled and isinstance(node.stage, Surveying):
+                for before in {n.name for port in node.inputs for n in graph.behind(port) if n.waits}:
+                    self.problems.append(
+                        f"stages.{node.name}: looks at all samples first, so that {before} would wait for each twice: "
+                        f"put {node.name} before it, or write what {before} gives and start from that"
+                    )
 
     def _refuse_dangling(self, nodes: Sequence[Node], sinks: Sequence[Sink]) -> None:
         written = {sink.input for sink in sinks}

@@ -165,7 +165,8 @@ class Lanes(Generic[Item, Result]):
 
     def _give(self, flight: _Flight[Item, Result]) -> bool:
         """Whether a child has it now, or it is known that none can have it."""
-        free = [lane for lane in self._lanes if lane.ready and len(lane.flights) < DEPTH]
+        wanted = self._lanes[: max(0, self._cores() - 1)]  # where cores became fewer, the others get nothing more
+        free = [lane for lane in wanted if lane.ready and len(lane.flights) < DEPTH]
         if not free or self._arena is None or flight.charge > self._budget:
             return False
         box = self._arena.take()

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -27,6 +27,8 @@ class Work(Protocol):
     def dropped(self) -> int: ...
     @property
     def seconds(self) -> float: ...
+    @property
+    def metrics(self) -> Sequence[Metric]: ...
 
 
 class Flushable(Protocol):
@@ -47,6 +49,7 @@ class Part:
         self._counts: dict[str, int] = {}
         self._gauges: dict[str, Gauge] = {}
         self._statistics: dict[str, Statistics] = {}
+        self._own: MetricRecord | None = None
         self._sources: list[Flushable] = []
 
     def count(self, **more: int) -> None:
@@ -61,6 +64,20 @@ class Part:
             total = self._busy.setdefault(name, [0.0, 0.0])
             total[0] += busy_s
             total[1] += waiting_s
+
+    def work(self, work: Work) -> None:
+        """Add what a stage did with a batch."""
+        with self._lock:
+            counts = self._counts
+            counts["rows_in"] = counts.get("rows_in", 0) + work.rows_in
+            counts["rows_out"] = counts.get("rows_out", 0) + work.rows_out
+            if work.failed or work.dropped:
+                counts["failed"] = counts.get("failed", 0) + work.failed
+                counts["dropped"] = counts.get("dropped", 0) + work.dropped
+            self._busy.setdefault("load", [0.0, 0.0])[0] += work.seconds
+            if work.metrics:
+                own = MetricRecord(self._stage, self._type, tuple(work.metrics))
+                self._own = own if self._own is None else self._own.then(own)
 
     @contextmanager
     def working(self, name: str = "load") -> Generator[None]:
@@ -102,12 +119,15 @@ class Part:
             busy, self._busy = self._busy, {}
             counts, self._counts = self._counts, {}
             seen, self._statistics = self._statistics, {}
+            own, self._own = self._own, None
             metrics: list[Metric] = [Load(name, *spent) for name, spent in busy.items()]
             metrics += [Count(name, value) for name, value in counts.items() if value]
             metrics += [*self._gauges.values(), *seen.values()]
             sources = tuple(self._sources)
         metrics += [source.flush() for source in sources]
-        return MetricRecord(self._stage, self._type, tuple(metrics)) if metrics else None
+        record = MetricRecord(self._stage, self._type, tuple(metrics))
+        record = record if own is None else record.then(own)
+        return record if record.metrics else None
 
 
 class SlotMetrics:
@@ -130,9 +150,7 @@ class SlotMetrics:
 
     def add_work(self, work: Work, stage_type: str) -> None:
         """Add what a stage did with a batch."""
-        part = self.part(work.name, stage_type)
-        part.count(rows_in=work.rows_in, rows_out=work.rows_out, failed=work.failed, dropped=work.dropped)
-        part.load(busy_s=work.seconds)
+        (self._parts.get(work.name) or self.part(work.name, stage_type)).work(work)
 
     @property
     def due(self) -> bool:

@@ -12,11 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from data_bridge.errors import BridgeError
 from data_bridge.model import source
 from data_bridge.model.batch import DictRows, Row, RowFailure, Rows
+from data_bridge.model.metrics import Metric
 from data_bridge.rows.decoding import BadRow, decode
 from data_bridge.rows.picking import take
 
 OUT = "out"
 """The name of an output that is the only one."""
+
+_PLACE_BITS = 20
+"""Of an identity: a sample may become a million."""
 
 Live = Literal["never", "paused", "any"]
 Fields: TypeAlias = tuple[source.Field, ...]
@@ -190,6 +194,11 @@ class Stage(ABC, Generic[O]):
     def setup(self) -> None:
         """Open what it needs, once per process."""
 
+    def flush_metrics(self) -> Sequence[Metric]:
+        """What it counted of its own since the last call, after each batch; counting starts anew. Rows, failures and
+        seconds are counted for it. A name of its own needs nothing else: it is shown and exported as it is."""
+        return ()
+
     def close(self) -> None:
         """Let go of it."""
 
@@ -199,3 +208,30 @@ class Stage(ABC, Generic[O]):
 
         A sample it cannot use is a failure in the result; an exception concerns the whole run.
         """
+
+
+class Surveying(Stage[O]):
+    """A stage that must know all samples before it can judge one. A run looks at the whole source twice: first `survey`
+    gives a few digests of each sample, and a sample with a digest that an earlier one has (in source order, over all
+    partitions) is marked; then `process` is told by `marked` which those are."""
+
+    digests: int = 1
+    """How many digests a sample has."""
+    marked: NDArray[np.int64] | None = None
+    """Samples of the partition in work that are marked, by `identities`, ascending; None where nobody has looked yet."""
+
+    @abstractmethod
+    def survey(self, batch: StageBatch) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """Digests, uint64 of shape (n, digests, 2), and the rows they are of, int64 of shape (n,); a row that cannot be
+        judged has none, and `process` says why."""
+
+
+def identities(indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A number for every row that no other of its partition has, int64 of shape (n,): of its source index and of its
+    place among the rows with that index. All of those must be given together."""
+    order = np.argsort(indices, kind="stable")
+    sorted_ = indices[order]
+    first = np.searchsorted(sorted_, sorted_)
+    places = np.empty(len(indices), dtype=np.int64)
+    places[order] = np.arange(len(indices), dtype=np.int64) - first
+    return (indices << _PLACE_BITS) + places

@@ -20,6 +20,9 @@ from data_bridge.runtime.stage import Result, Stage, StageBatch, reason
 WORKERS = 8
 """Threads, unless told otherwise."""
 
+LOOK_S = 0.1
+"""How often who waits for a row asks whether it is still to wait."""
+
 Packet = TypeVar("Packet")
 Results: TypeAlias = Result | Mapping[str, Result]
 
@@ -52,7 +55,8 @@ class Threaded(Generic[Packet]):
     A stage that is `Rowwise` is asked for one row at a time; any other is given batches of one row. Rows of up to
     `window` packets are in flight, so that a slow row holds up its own packet alone. The first exception that concerns
     more than a row is raised in its packet's turn. Leaving the block ends the threads, at once where the stage knows
-    how to interrupt itself. `alive` is called, from any thread, whenever a row is done.
+    how to interrupt itself. `alive` is called, from any thread, whenever a row is done. Once `stopped()`, no more rows
+    are waited for.
     """
 
     def __init__(
@@ -62,11 +66,13 @@ class Threaded(Generic[Packet]):
         window: int = WINDOW,
         *,
         alive: Callable[[], None] = lambda: None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._stage = stage
         self._workers = workers
         self._window = window
         self._alive = alive
+        self._stopped = stopped
         self._rowwise = stage if isinstance(stage, Rowwise) else None
         self._todo: deque[tuple[_Flight[Packet], int]] = deque()
         self._changed = threading.Condition()
@@ -97,7 +103,8 @@ class Threaded(Generic[Packet]):
     def map(self, packets: Iterable[Packet], batch: Callable[[Packet], StageBatch]) -> Generator[Landed[Packet]]:
         """Each packet with what became of `batch(packet)`, in order. At most once at a time.
 
-        An exception of `packets` is raised behind the results of the packets before it. Raises Interrupted once closed.
+        An exception of `packets` is raised behind the results of the packets before it. Raises Interrupted once closed
+        or stopped, with rows still on their way.
         """
         flights: deque[_Flight[Packet]] = deque()
         error: Exception | None = None
@@ -149,6 +156,9 @@ class Threaded(Generic[Packet]):
         return flight
 
     def _landed(self, flight: "_Flight[Packet]") -> Landed[Packet]:
+        while not flight.waited(LOOK_S):
+            if self._stopped():
+                raise Interrupted("the run was stopped while samples were on their way")
         landed = flight.land()
         if self._closed:  # rows that were interrupted look like failures
             raise Interrupted("the stage was stopped while samples were on their way")
@@ -232,9 +242,12 @@ class _Flight(Generic[Packet]):
         self._found.append(_Raised(Interrupted("the stage was stopped while samples were on their way")))
         self._done.set()
 
+    def waited(self, seconds: float) -> bool:
+        """Wait for the last piece; whether it is done."""
+        return self._done.wait(seconds)
+
     def land(self) -> Landed[Packet]:
-        """Wait for the last piece. Raises what the first of them raised."""
-        self._done.wait()
+        """What became of it, once it is done. Raises what the first of the pieces raised."""
         for found in self._found:
             if isinstance(found, _Raised):
                 raise found.error

@@ -32,9 +32,14 @@ def build(settings: PipelineSettings, *, check: bool = False) -> Graph:
     )
 
 
-def _wanted(spec: StageSettings, stage: Stage[Any]) -> Wanted:
+def threads_of(spec: StageSettings, stage: Stage[Any]) -> int:
+    """Rows that the stage has in work at a time, in threads of the slot; 0 = it takes whole packets."""
     executor = stage.executor if spec.executor == "auto" else spec.executor
-    threads = (spec.workers or WORKERS) if executor == "thread" else 0
+    return (spec.workers or WORKERS) if executor == "thread" else 0
+
+
+def _wanted(spec: StageSettings, stage: Stage[Any]) -> Wanted:
+    threads = threads_of(spec, stage)
     window = max((output.queue_capacity for output in spec.outputs), default=WINDOW)
     return Wanted(spec.name, spec.kind, stage, spec.inputs, spec.enabled, threads, window)
 

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from data_bridge.config.fields import refuse_bool
+from data_bridge.config.fields import Count, refuse_bool
 from data_bridge.errors import ConfigError
 from data_bridge.model.batch import Media
 from data_bridge.rows.arrow import is_binary, is_text
@@ -44,8 +44,8 @@ class Condition(StageOptions):
     max: Number | None = option(None, live="any", description="numbers: at most this")
     one_of: tuple[Plain, ...] | None = option(None, live="any", alias="in", description="one of these values")
     not_in: tuple[Plain, ...] | None = option(None, live="any", description="none of these values")
-    min_length: int | None = option(None, live="any", ge=0, description="characters, bytes or items at least")
-    max_length: int | None = option(None, live="any", ge=0, description="characters, bytes or items at most")
+    min_length: Count | None = option(None, live="any", ge=0, description="characters, bytes or items at least")
+    max_length: Count | None = option(None, live="any", ge=0, description="characters, bytes or items at most")
     matches: str | None = option(
         None, live="any", description="text: a regular expression (Python's) that is found in it; `^` and `$` bind it"
     )

@@ -2,12 +2,13 @@
 
 import numpy as np
 
+from data_bridge.config.fields import Count
 from data_bridge.errors import ConfigError
 from data_bridge.runtime.stage import Fields, Result, Stage, StageBatch, StageOptions, option
 
 
 class LimitOptions(StageOptions):
-    count: int = option(ge=1, description="how many samples of the source, counted before any stage")
+    count: Count = option(ge=1, description="how many samples of the source, counted before any stage")
 
 
 class Limit(Stage[LimitOptions]):

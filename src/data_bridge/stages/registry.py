@@ -13,6 +13,7 @@ from data_bridge.stages.calls import load
 BUILT_IN: Mapping[str, str] = MappingProxyType(
     {
         "cast": "data_bridge.stages.cast:Cast",
+        "dedupe": "data_bridge.stages.dedupe:Dedupe",
         "drop": "data_bridge.stages.select:Drop",
         "explode": "data_bridge.stages.explode:Explode",
         "fetch": "data_bridge.stages.fetch:Fetch",

@@ -1,18 +1,23 @@
 """`sample`: a part of the samples, by chance that is the same in every run, or every n-th."""
 
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 
+from data_bridge.config.fields import Count, refuse_bool
 from data_bridge.runtime.stage import Fields, Result, Stage, StageBatch, StageOptions, option
 from data_bridge.stages import seeding
 
 
 class SampleOptions(StageOptions):
-    fraction: float | None = option(None, live="any", gt=0, le=1, description="the part of the samples to keep")
-    every: int | None = option(None, live="any", ge=1, description="instead: keep those whose source index it divides")
-    seed: int = option(0, ge=0, lt=2**63, description="another seed keeps others; two `sample` stages need two seeds")
+    fraction: Annotated[float, BeforeValidator(refuse_bool)] | None = option(
+        None, live="any", gt=0, le=1, description="the part of the samples to keep"
+    )
+    every: Count | None = option(
+        None, live="any", ge=1, description="instead: keep those whose source index it divides"
+    )
+    seed: Count = option(0, ge=0, lt=2**63, description="another seed keeps others; two `sample` stages need two seeds")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:

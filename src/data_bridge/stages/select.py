@@ -54,7 +54,10 @@ class Drop(Stage[NamesOptions]):
 
     def fields(self, fields: Fields) -> Fields:
         look_up(fields, self.options.fields, "fields")
-        return tuple(field for field in fields if field.name not in self.options.fields)
+        left = tuple(field for field in fields if field.name not in self.options.fields)
+        if fields and not left:
+            raise ConfigError("fields: no field would be left", hint="keep one at least")
+        return left
 
     def process(self, batch: StageBatch) -> Result:
         gone = frozenset(self.options.fields)

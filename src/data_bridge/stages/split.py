@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, model_validator
 
+from data_bridge.config.fields import Count
 from data_bridge.errors import ConfigError
 from data_bridge.model.batch import ArrowRows, RowFailure
 from data_bridge.rows.arrow import column_values
@@ -39,7 +40,7 @@ class SplitOptions(StageOptions):
     default: str | None = option(
         None, description="`field`: the output of null and of all other values; without one they are failures"
     )
-    seed: int = option(0, ge=0, lt=2**63, description="another seed divides in another way")
+    seed: Count = option(0, ge=0, lt=2**63, description="another seed divides in another way")
 
     @model_validator(mode="after")
     def _what_goes_together(self) -> Self:
