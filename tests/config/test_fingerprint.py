@@ -174,6 +174,16 @@ def test_lists_of_signed_addresses_are_cleaned_too() -> None:
     assert "aaa" not in json.dumps(byte_settings(make(input_uri=[SIGNED.format(s="aaa")] * 2)))
 
 
+def test_signed_addresses_inside_options_are_cleaned_too() -> None:
+    first, second = (
+        make(stages=[{"map": {"call": "a:b", "arguments": {"x": [SIGNED.format(s=s)]}}}]) for s in ("aaa", "bbb")
+    )
+
+    assert "aaa" not in json.dumps(byte_settings(first))
+    assert "versionId=7" in json.dumps(byte_settings(first))
+    assert changed_values(byte_settings(first), second) is None
+
+
 @pytest.mark.parametrize(
     ("uri", "public"),
     [

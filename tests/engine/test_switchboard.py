@@ -88,6 +88,8 @@ def test_an_accepted_value_is_ordered_and_described(desk: Desk) -> None:
         ("depth", 5, "depth can change only while the run is paused"),
         ("headers", {"a": "c"}, "headers may be a secret, and a change is written down at the destination"),
         ("extra", {"token": "c"}, "extra: it holds what sounds like a secret"),
+        ("extra", {"from": "https://host/a?sig=1"}, "extra: it holds what sounds like a secret"),
+        ("extra", {"from": "https://me:word@host/a"}, "extra: it holds what sounds like a secret"),
     ],
 )
 def test_what_is_refused_is_refused_with_a_reason_and_changes_nothing(

@@ -10,7 +10,7 @@ from support.pictures import file_of, gradient, sound_of, tones
 
 from data_bridge.model.batch import Media, Row
 from data_bridge.stages.registry import BUILT_IN
-from data_bridge.testing import StageContract
+from data_bridge.testing import StageContract, run_stage
 
 ROOT = Path(__file__).parents[2]
 TOKENIZER = str(ROOT / "configs" / "data" / "tokenizer.json")
@@ -29,6 +29,11 @@ class TestDedupe(StageContract):
     options = {"fields": ["text"]}
     samples = [{"text": "a"}, {"text": None}, {"text": "a"}]
     refused = [{"fields": ["txt"]}, {"fields": ["text"], "near": "text"}, {"near": "text", "similarity": 2}]
+
+    def test_the_first_of_equal_samples_is_kept(self) -> None:
+        run = run_stage({"dedupe": {"fields": ["text"]}}, [{"text": text} for text in "abacb"], batch=2)
+
+        assert run.origins["out"] == [0, 1, 3]
 
 
 class TestDedupeOfNearlyEqualTexts(StageContract):

@@ -14,7 +14,6 @@ from data_bridge.config.secrets import (
     redacted,
     secrets_in,
     with_open_secrets,
-    without_secrets,
 )
 from data_bridge.config.settings import (
     PipelineSettings,
@@ -58,5 +57,4 @@ __all__ = [
     "socket_folders",
     "with_changes",
     "with_open_secrets",
-    "without_secrets",
 ]

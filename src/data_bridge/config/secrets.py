@@ -42,20 +42,14 @@ def with_open_secrets(value: Any) -> Any:
     return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
-def without_secrets(value: Any) -> Any:
-    """A JSON value with every mapping entry left out whose name sounds like a secret (`load_kwargs.token`)."""
-    if isinstance(value, dict):
-        return {k: without_secrets(v) for k, v in value.items() if not is_secret_name(k)}
-    return [without_secrets(v) for v in value] if isinstance(value, list) else value
-
-
 def public_value(value: Any) -> Any:
-    """A JSON value as it may be stored: no secret entries, no signatures in web addresses."""
+    """A JSON value as it may be stored: no mapping entry whose name sounds like a secret (`load_kwargs.token`), and in
+    no address at any depth a password or a signature."""
     if isinstance(value, str):
         return public_uri(value)
-    if isinstance(value, list):
-        return [public_value(v) for v in value]
-    return without_secrets(value)
+    if isinstance(value, dict):
+        return {k: public_value(v) for k, v in value.items() if not is_secret_name(k)}
+    return [public_value(v) for v in value] if isinstance(value, list) else value
 
 
 def secrets_in(settings: BaseModel) -> set[str]:

@@ -16,9 +16,9 @@ from data_bridge.config import (
     explained,
     exported,
     is_secret_name,
+    public_value,
     with_changes,
     with_open_secrets,
-    without_secrets,
 )
 from data_bridge.engine.orders import Orders
 from data_bridge.errors import ConfigError
@@ -246,7 +246,7 @@ class StagePart:
         return ""
 
     def _refused_value(self, key: str, value: Any) -> str:
-        if without_secrets(value) != value:
+        if public_value(value) != value:
             return f"{key}: it holds what sounds like a secret, and a change is written down at the destination"
         options = self._kind.Options
         try:
@@ -269,7 +269,7 @@ class StagePart:
     def _described(self) -> dict[str, Any]:
         now = self._now
         given = self._kind.Options.model_validate(with_open_secrets(now.options))
-        values = without_secrets(to_jsonable_python(given.model_dump(), fallback=repr))
+        values = public_value(to_jsonable_python(given.model_dump(), fallback=repr))
         return {
             "kind": now.kind,
             "enabled": now.enabled,

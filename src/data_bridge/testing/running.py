@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from data_bridge.config import PipelineSettings
@@ -14,7 +15,7 @@ from data_bridge.errors import ConfigError
 from data_bridge.model.batch import ArrowRows, DictRows, LineRows, Row, RowFailure, Rows
 from data_bridge.rows.decoding import decode
 from data_bridge.rows.values import dump
-from data_bridge.runtime.stage import Result, Stage, StageBatch
+from data_bridge.runtime.stage import Result, Stage, StageBatch, Surveying, identities
 from data_bridge.stages.build import build
 
 Given = Stage[Any] | Mapping[str, Any]
@@ -66,17 +67,36 @@ def run_stage(
     rows = samples if isinstance(samples, (LineRows, ArrowRows, DictRows)) else DictRows(copy.deepcopy(list(samples)))
     size = batch or max(len(rows), 1)
     run = StageRun({name: [] for name in stage.outputs}, {name: [] for name in stage.outputs})
+    indices = np.arange(len(rows), dtype=np.int64) + first_index
+    batches = {
+        start: StageBatch(rows.slice(start, min(start + size, len(rows))), indices[start : start + size], prefix)
+        for start in range(0, len(rows), size)
+    }
     stage.setup()
     try:
-        for start in range(0, len(rows), size):
-            part = rows.slice(start, min(start + size, len(rows)))
-            indices = np.arange(len(part), dtype=np.int64) + first_index + start
-            made = stage.process(StageBatch(part, indices, prefix))
+        if isinstance(stage, Surveying):
+            stage.marked = _marked(stage, list(batches.values()))
+        for start, part in batches.items():
+            made = stage.process(part)
             _add(run, made if isinstance(made, Mapping) else {stage.outputs[0]: made}, start)
     finally:
         stage.close()
     run.failures.sort(key=lambda failure: failure.offset)
     return run
+
+
+def _marked(stage: Surveying[Any], batches: Sequence[StageBatch]) -> NDArray[np.int64]:
+    """What a run tells the stage of samples that have a digest which an earlier one has."""
+    seen: set[tuple[int, int]] = set()
+    marked: list[int] = []
+    for batch in batches:
+        digests, rows = stage.survey(batch)
+        for identity, found in zip(identities(batch.indices)[rows].tolist(), digests.tolist(), strict=True):
+            its = {(high, low) for high, low in found}
+            if its & seen:
+                marked.append(identity)
+            seen |= its
+    return np.array(sorted(marked), dtype=np.int64)
 
 
 def _add(run: StageRun, made: Mapping[str, Result], start: int) -> None:
