@@ -74,6 +74,22 @@ def test_every_sample_is_in_one_shard_or_failed_or_dropped_on_purpose(tmp_path: 
     ]
 
 
+def test_a_stage_that_waits_before_a_shuffle_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "source.jsonl", 2500)
+    values = {
+        "input_uri": str(tmp_path / "source.jsonl"),
+        "output_uri": str(tmp_path / "out"),
+        "stages": [
+            {"map": {"call": "support.stages:is_even_too"}, "executor": "thread"},
+            {"shuffle": {"window": 1700}},
+        ],
+    }
+
+    run_pipeline(Settings.model_validate({"pipeline": values}), workers=0)
+
+    assert sorted(row["id"] for row in read_json_samples(tmp_path / "out")) == list(range(2500))
+
+
 def test_a_stage_decides_for_itself_what_a_failure_means(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "source.jsonl", 100)
     stage = {"map": {"call": "support.stages:stamped"}, "on_error": "skip"}
@@ -137,3 +153,21 @@ def test_one_pass_over_the_source_fills_writers_of_several_formats(tmp_path: Pat
     assert read_json_samples(tmp_path / "out" / "all") == good
     assert (tmp_path / "out" / "val" / "index.json").is_file()
     assert (tmp_path / "out" / "train" / "shards.txt").is_file()
+
+
+def test_a_writer_beside_a_shuffle_keeps_the_order_and_the_names_of_a_run_without_one(tmp_path: Path) -> None:
+    source = CASES["parquet shuffled beside its own order"].source(tmp_path)
+    same = {"map": {"call": "support.stages:is_small_or_not"}, "input": "source", "name": "same"}
+    shuffled = {"shuffle": {"window": 16}, "input": "source"}
+    writers = [{"name": "same", "input": "same"}, {"name": "shuffled", "input": "shuffle"}]
+    values = {"input_uri": source, "samples_per_shard": 10, "on_error": "skip"}
+
+    for out, more in (("alone", {"stages": [same]}), ("both", {"stages": [same, shuffled], "writers": writers})):
+        run_pipeline(
+            Settings.model_validate({"pipeline": {**values, **more, "output_uri": str(tmp_path / out)}}), workers=0
+        )
+
+    alone, both = tree(tmp_path / "alone"), tree(tmp_path / "both")
+    assert {f"same/{name}": data for name, data in alone.items() if name.endswith(".tar")} == {
+        name: data for name, data in both.items() if name.startswith("same/") and name.endswith(".tar")
+    }

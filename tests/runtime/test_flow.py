@@ -116,6 +116,30 @@ def test_a_stage_that_is_switched_off_lets_samples_pass_by_its_first_output() ->
     assert [ids(passed, port) for port in ("parity.even", "parity.odd", "parity.rare")] == [[0, 1, 2, 3, 4], [], []]
 
 
+class InPlace(Stage[StageOptions]):
+    kind = "in place"
+
+    def process(self, batch: StageBatch) -> Result:
+        def one(row: dict[str, Any]) -> dict[str, Any]:
+            row["id"] += 1000
+            return row
+
+        return batch.each(one)
+
+
+def test_what_a_stage_changes_in_place_is_changed_for_nobody_else() -> None:
+    flow = flow_of(
+        Wanted("same", "parity", Parity(StageOptions()), enabled=False),
+        Wanted("changed", "in place", InPlace(StageOptions()), ("same.even",)),
+        sinks={"same": "same.even", "changed": "changed", "odd": "same.odd", "rare": "same.rare"},
+    )
+
+    passed = flow(lot(3))
+
+    assert ids(passed, "same.even") == [0, 1, 2]
+    assert ids(passed, "changed.out") == [1000, 1001, 1002]
+
+
 @pytest.mark.parametrize(
     ("positions", "failures", "problem"),
     [
@@ -123,6 +147,7 @@ def test_a_stage_that_is_switched_off_lets_samples_pass_by_its_first_output() ->
         ([0, 3], (), "positions beyond the 3 rows"),
         ([-1, 0], (), "positions beyond the 3 rows"),
         ([1, 0], (), "changed the order of its rows"),
+        ([1, 1], (), "several rows of one"),
         ([0, 1], (RowFailure(3, "no such row"),), "failures of rows it was not given"),
     ],
 )

@@ -74,6 +74,21 @@ def test_every_output_that_nobody_reads_gets_a_writer_of_its_own() -> None:
             [],
             "joins what s has put in another order: join first",
         ),
+        ([wanted("write")], [], "no stage may be named `write`"),
+        ([parity("p"), wanted("odd", "p.even")], [], "two are named 'odd'"),
+        (
+            [Wanted("s", "shuffle", Shuffle(ShuffleOptions()), threads=4)],
+            [],
+            "it needs samples together, and `thread` gives them one by one",
+        ),
+        (
+            [
+                Wanted("a", "shuffle", Shuffle(ShuffleOptions(window=10))),
+                Wanted("b", "shuffle", Shuffle(ShuffleOptions(window=20))),
+            ],
+            [],
+            "different numbers of samples at a time (a 10, b 20)",
+        ),
     ],
 )
 def test_a_mistake_is_named(stages: list[Wanted], sinks: list[WantedSink], problem: str) -> None:
@@ -130,3 +145,22 @@ def test_counts_are_kept_only_where_every_sample_stays_one() -> None:
     ]  # fmt: skip
     assert graph.multiplies("join.out")
     assert not graph.multiplies("filter.out")
+
+
+def test_a_join_that_is_switched_off_still_joins() -> None:
+    graph = wire(
+        [wanted("a", SOURCE), wanted("b", SOURCE), Wanted("j", "copies", Copies(CopiesOptions()), ("a", "b"), False)],
+        [],
+        [],
+    )
+
+    assert graph.multiplies("j.out")
+    assert not graph.keeps_counts("j.out")
+
+
+def test_the_order_of_stages_is_that_of_the_config_wherever_it_can_be() -> None:
+    names = [f"n{number}" for number in range(8)]
+
+    graph = wire([wanted("all", *names), *(wanted(name, SOURCE) for name in names)], [], [])
+
+    assert [node.name for node in graph.nodes] == [*names, "all"]

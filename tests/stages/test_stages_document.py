@@ -33,6 +33,12 @@ def test_every_kind_has_a_section_and_an_example_that_uses_it() -> None:
         assert any(kind in stage for stage in used), f"docs/stages.md shows no {kind}"
 
 
+def test_no_section_is_there_twice() -> None:
+    headings = re.findall(r"(?m)^## .*$", TEXT)
+
+    assert [heading for heading in headings if headings.count(heading) > 1] == []
+
+
 def test_the_tables_of_options_are_those_of_the_kinds() -> None:
     assert with_tables(TEXT) == TEXT, "run `python -m data_bridge.stages.reference docs/stages.md`"
 

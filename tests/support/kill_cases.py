@@ -156,6 +156,38 @@ CASES: dict[str, Case] = {
             ],
         },
     ),
+    "parquet shuffled beside its own order": Case(
+        parquet,
+        {
+            "partition_bytes": 12_000,
+            "samples_per_shard": 10,
+            "stages": [
+                {"shuffle": {"window": 16}},
+                {"map": {"call": f"{STAGES}:is_small_or_not"}, "input": "source", "name": "same"},
+            ],
+            "writers": [{"name": "same", "input": "same"}, {"name": "shuffled", "input": "shuffle"}],
+        },
+    ),
+    "jsonl waited for and shuffled": Case(
+        json_lines,
+        {
+            "samples_per_shard": 9,
+            "stages": [
+                {"map": {"call": f"{STAGES}:stamped"}, "executor": "thread", "workers": 3},
+                {"shuffle": {"window": 100}},
+            ],
+        },
+    ),
+    "jsonl exploded with keys that repeat": Case(
+        json_lines,
+        {
+            "key_field": "id",
+            "max_lag_samples": 10,
+            "samples_per_shard": 1000,
+            "stages": [{f"{STAGES}:Copies": {"most": 4}}, {"map": {"call": f"{STAGES}:own_key"}}],
+            "writers": [{"name": "plain", "input": "source"}, {"name": "copies", "input": "map"}],
+        },
+    ),
     "jsonl shuffled and deduped": Case(
         json_lines,
         {

@@ -62,3 +62,13 @@ def is_small(row: Row) -> bool:
 
 def is_even_too(row: Row) -> Row:
     return {**row, "even": is_even(row)}
+
+
+def is_small_or_not(row: Row) -> Row:
+    return {**row, "small": is_small(row)}
+
+
+def own_key(row: Row) -> Row:
+    """Changes its row in place, as many functions do."""
+    row["text"] = row["text"].upper()
+    return row

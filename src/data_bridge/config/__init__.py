@@ -16,6 +16,7 @@ from data_bridge.config.secrets import (
     with_open_secrets,
 )
 from data_bridge.config.settings import (
+    FOREIGN,
     PipelineSettings,
     R2Settings,
     S3Settings,
@@ -26,6 +27,7 @@ from data_bridge.config.settings import (
 from data_bridge.config.stages import OutputSettings, StageSettings, WriterSettings
 
 __all__ = [
+    "FOREIGN",
     "MetricsSettings",
     "OutputSettings",
     "PipelineSettings",

@@ -3,6 +3,7 @@
 Every field says whether it changes the bytes of the output (`byte=True`); the config hash is made of those.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,6 +89,13 @@ class SourceOptions(Section):
         """What sounds like a secret is one: it must not appear in a repr either."""
         hidden: dict[str, Any] = with_hidden_secrets(value)
         return hidden
+
+
+FOREIGN: Mapping[str, tuple[str, ...]] = {
+    "webdataset": ("compression", "litdata_layout"),
+    "litdata": ("output_format", "members", "key_field"),
+}
+"""Options that mean nothing to a format."""
 
 
 class PipelineSettings(Section):
@@ -181,13 +189,14 @@ class PipelineSettings(Section):
     @model_validator(mode="after")
     def _options_fit(self) -> "PipelineSettings":
         """An option of one format under another would silently do nothing."""
-        foreign = {
-            "webdataset": ("compression", "litdata_layout"),
-            "litdata": ("output_format", "members", "key_field"),
-        }
-        for name in foreign[self.name]:
+        for name in FOREIGN[self.name]:
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"`{name}` does not apply to name: {self.name}")
+        for writer in self.writers:
+            form = writer.format or self.name
+            for name in FOREIGN[form]:
+                if getattr(writer, name) is not None:
+                    raise ValueError(f"writers.{writer.name}: `{name}` does not apply to format: {form}")
         return self
 
 

@@ -11,7 +11,7 @@ from data_bridge.config.fields import Count, Section, Size, field
 from data_bridge.config.secrets import with_hidden_secrets
 
 QUEUE_CAPACITY = 4
-"""Packets an output holds until its reader takes them."""
+"""Packets on their way in the threads of a stage that waits."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -36,7 +36,9 @@ class OutputSettings(Section):
 
     name: Name = field("out", byte=True, description="what others call it: `stage.name`")
     weight: float | None = field(None, byte=True, gt=0, description="share of the samples (`split` by weight)")
-    queue_capacity: Count = field(QUEUE_CAPACITY, byte=False, gt=0, description="packets it holds until they are read")
+    queue_capacity: Count = field(
+        QUEUE_CAPACITY, byte=False, gt=0, description="packets on their way in the threads of a stage that waits"
+    )
 
 
 class StageSettings(Section):
@@ -64,7 +66,6 @@ class StageSettings(Section):
     on_error: Literal["fail", "skip", "quarantine"] | None = field(
         None, byte=True, description="a sample it cannot use; default: `pipeline.on_error`"
     )
-    max_failures: Count | None = field(None, byte=False, ge=0, description="stop when it failed on more samples")
     enabled: bool = field(True, byte=True, description="false: samples pass it unchanged")
 
     @model_validator(mode="before")

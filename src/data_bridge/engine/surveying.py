@@ -20,4 +20,5 @@ def survey(pipeline: Pipeline, engine: Engine, slots: int, observer: Observer) -
             return report
         found = pipeline.resolve(one)
         observer(Notice(f"{one.stage}: {found.marked:,} samples repeat an earlier one"))
+        pipeline.refuse_another_run()
     return None

@@ -24,8 +24,8 @@ from data_bridge.engine.orders import Orders
 from data_bridge.errors import ConfigError
 from data_bridge.model.changes import ENABLED, Change
 from data_bridge.runtime.control import Reply, Request, Response
-from data_bridge.runtime.stage import Outlet, Stage, StageOptions
-from data_bridge.stages.build import threads_of
+from data_bridge.runtime.stage import Outlet, Stage, StageOptions, Surveying
+from data_bridge.stages.build import build, threads_of
 from data_bridge.stages.registry import stage_class
 from data_bridge.utils.claims import new_token
 
@@ -221,6 +221,8 @@ class StagePart:
 
     def _refusal_of(self, key: str | None) -> str:
         """Why this key cannot change now, whatever the value."""
+        if surveyed := self._surveyed():
+            return f"{surveyed} has looked at all samples as they are now: nothing before it may change"
         if key == ENABLED:
             return ""
         info = self._kind.Options.model_fields.get(key or "")
@@ -232,6 +234,15 @@ class StagePart:
             return f"{key} can change only while the run is paused"
         if is_secret_name(key):
             return f"{key} may be a secret, and a change is written down at the destination"
+        return ""
+
+    def _surveyed(self) -> str:
+        """A stage behind this one that had to know all samples beforehand; "" where there is none."""
+        graph = build(self._settings)
+        for node in graph.nodes:
+            before = {n.name for port in node.inputs for n in graph.behind(port)}
+            if node.enabled and isinstance(node.stage, Surveying) and self._planned.name in before:
+                return node.name
         return ""
 
     def _refused_switch(self, value: Any) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_bridge.config import Settings
-from data_bridge.errors import BridgeError, ConfigError, ConflictError, Fenced, IntegrityError, StoreError
+from data_bridge.errors import BridgeError, BusyError, ConfigError, ConflictError, Fenced, IntegrityError, StoreError
 from data_bridge.events import BudgetUsed, PartitionClaimed, PartitionDone
 from data_bridge.io.sources.stream import SampleStream
 from data_bridge.model.manifest import Manifest
@@ -233,7 +233,7 @@ class Pipeline:
 
     def _finish(self, run: PartitionRun, tracker: ProgressTracker, control: Control) -> None:
         done: Done = run.done()
-        path = run.trailing.close()
+        path = run.close_trailing()
         if path is not None:
             key = tracker.failures_key
             digest = sha256_of(path)
@@ -241,6 +241,14 @@ class Pipeline:
             done = done.model_copy(update={"failures": key, "failures_sha256": digest})
         tracker.append(done)
         control.emit(PartitionDone(tracker.partition.index, done.samples, done.trailing_failed))
+
+    def refuse_another_run(self) -> None:
+        """Raises BusyError when the destination was started over meanwhile."""
+        there = planning.read_identity(self.store)
+        if there is None or there.run != self.plan.run:
+            raise BusyError(
+                f"{self.store.uri} was started over by another run", hint="let that one finish, then run again"
+            )
 
     def surveys(self) -> list[Survey]:
         """One for each stage that must know all samples, in the order in which they have to be made."""

@@ -15,9 +15,8 @@ from data_bridge.utils.files import disk_full
 class FailureLog:
     """Failures in source order. `mark` remembers a point; `split` moves what came after it to another log."""
 
-    def __init__(self, new_path: Callable[[], Path], *, keep_raw: bool) -> None:
+    def __init__(self, new_path: Callable[[], Path]) -> None:
         self._new_path = new_path
-        self._keep_raw = keep_raw
         self._path: Path | None = None
         self._file: IO[bytes] | None = None
         self.count = 0
@@ -26,7 +25,7 @@ class FailureLog:
     def add(self, index: int, key: str, failure: RowFailure) -> None:
         """Append one failure; `index` is the source index in the partition's key space."""
         line = {"index": index, "key": key, "stage": failure.stage, "where": failure.where, "reason": failure.reason}
-        if self._keep_raw and failure.raw is not None:
+        if failure.raw is not None:
             line |= _raw(failure.raw)
         with disk_full("writing down failed samples"):
             self._open().write(orjson.dumps(line) + b"\n")
@@ -38,7 +37,7 @@ class FailureLog:
 
     def split(self) -> "FailureLog":
         """Move what came after the mark to a new log."""
-        rest = FailureLog(self._new_path, keep_raw=self._keep_raw)
+        rest = FailureLog(self._new_path)
         position, count = self._marked
         if self._file is not None and self.count > count:
             self._file.seek(position)

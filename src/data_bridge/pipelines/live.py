@@ -17,9 +17,11 @@ T = TypeVar("T")
 class Live:
     """The live changes of a partition: those its ledger holds, and new ones, which are appended before they apply."""
 
-    def __init__(self, tracker: ProgressTracker, control: Control, index: int) -> None:
+    def __init__(self, tracker: ProgressTracker, control: Control, index: int, written: int = 0) -> None:
+        """`index` is where reading begins; a new change is in force from `written` on at the earliest."""
         self._tracker = tracker
         self._control = control
+        self._written = written
         self._known: set[str] = {record.id for record in tracker.log.changes}
         self._ordered: tuple[Change, ...] = ()
         self._index = index
@@ -67,7 +69,7 @@ class Live:
             if change.id in self._known:
                 continue
             self._known.add(change.id)
-            start = max(index, log.changes[-1].start) if log.changes else index
+            start = max(index, self._written, log.changes[-1].start if log.changes else 0)
             self._tracker.append(ChangeRecord(token=self._tracker.token, start=start, **change.model_dump()))
             at = partition.first_index + start
             self._control.emit(ChangeApplied(partition.index, at, change.stage, change.key, change.value))

@@ -1,6 +1,7 @@
 """What is behind a partition's cursor, as the packets that go through the graph."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from data_bridge.model.batch import Batch
 from data_bridge.model.shards import Cursor
@@ -68,4 +69,5 @@ def _one(pieces: list[Piece]) -> Piece:
     """Pieces that follow one another as one, which stands where the first does."""
     first, last = pieces[0], pieces[-1]
     end = last.index + last.end - first.index
-    return Piece(first.batch, first.index, first.skip, end, tuple(piece.batch for piece in pieces[1:]))
+    more = tuple(piece.batch for before, piece in pairwise(pieces) if piece.batch is not before.batch)
+    return Piece(first.batch, first.index, first.skip, end, more)

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 from data_bridge.config import PipelineSettings, StageSettings
 from data_bridge.errors import SourceError
 from data_bridge.events import SamplesPacked
-from data_bridge.model.batch import Batch, RowFailure
+from data_bridge.model.batch import Batch
 from data_bridge.model.plan import Partition
 from data_bridge.model.shards import Cursor, Done
 from data_bridge.pipelines.commit import Committer, Control
-from data_bridge.pipelines.failures import FailureLog
 from data_bridge.pipelines.live import Live
 from data_bridge.pipelines.metering import Metering
 from data_bridge.pipelines.packing import Packed, Packing, Piece, Run
@@ -21,6 +21,7 @@ from data_bridge.pipelines.staging import Staging
 from data_bridge.pipelines.waiting import MOST_WAITING, Waiting
 from data_bridge.runtime.lanes import Lanes
 from data_bridge.utils.budget import Account
+from data_bridge.utils.files import disk_full
 from data_bridge.utils.progress import PartitionLog, ProgressTracker
 
 
@@ -60,7 +61,7 @@ class PartitionRun:
         self._control = control
         self._metering = metering
         self._account = account
-        self._block = sinks[0].block
+        self._block = max(sink.block for sink in sinks)
         self._waits = sinks[0].waits
         self._most_cores = most_cores(settings.stages)
         self._start = resume_at(tracker.log, sinks)
@@ -75,7 +76,7 @@ class PartitionRun:
                 staging=staging,
                 committer=committer,
                 control=control,
-                failed=self._failed,
+                failed=self._failing,
                 repack=self._repacker(number),
             )
             for number, sink in enumerate(sinks)
@@ -86,7 +87,7 @@ class PartitionRun:
 
         The batches are as the source's reader found them: `packing` makes what does all that needs no order.
         """
-        most = MOST_WAITING if self._waits else None
+        most = MOST_WAITING if self._waits and not self._block else None
         found = Pieces(batches, self._start, self._partition.limit, self._block, self._control, most)
         with ExitStack() as stack:
             lanes = Lanes(
@@ -96,7 +97,7 @@ class PartitionRun:
                 account=self._account,
             )
             self._lanes = stack.enter_context(lanes)
-            live = Live(self._tracker, self._control, self._start.index)
+            live = Live(self._tracker, self._control, self._start.index, self._written())
             pieces = live.cut(found)
             waiting = stack.enter_context(closing(Waiting(packing, self._control))) if self._waits else None
             while found.end is None and live.may_read():
@@ -112,6 +113,11 @@ class PartitionRun:
         self._finish(found.end)
         return True
 
+    def _written(self) -> int:
+        """The first place behind everything that any writer has: no change may be in force before it."""
+        behind = max(c.index + (self._block or 1 if c.out else 0) for c in (sink.cursor for sink in self._sinks))
+        return -(-behind // self._block) * self._block if self._block else behind
+
     def abandon(self) -> None:
         """Discard the open shards; what is closed already goes its way."""
         for sink in self._sinks:
@@ -120,22 +126,25 @@ class PartitionRun:
     def done(self) -> Done:
         """The record that ends the partition; everything before it must be committed."""
         log = self._tracker.log
-        trailing = self.trailing
+        trailing = sum(sink.failures.count for sink in self._sinks)
         return Done(
             token=self._tracker.token,
             cursor=self._end,
             samples=log.samples,
-            failed=log.failed_samples + trailing.count,
+            failed=log.failed_samples + trailing,
             bytes=log.bytes,
             shards=tuple(log.shards),
             changes=tuple(log.changes),
-            trailing_failed=trailing.count,
+            trailing_failed=trailing,
         )
 
-    @property
-    def trailing(self) -> FailureLog:
-        """Failures behind the last shard of the writer that records them."""
-        return self._sinks[0].failures
+    def close_trailing(self) -> Path | None:
+        """The file of all failures behind the last shards; None where nothing failed there."""
+        paths = [path for sink in self._sinks if (path := sink.failures.close()) is not None]
+        for path in paths[1:]:
+            with disk_full("writing down failed samples"), paths[0].open("ab") as file:
+                file.write(path.read_bytes())
+        return paths[0] if paths else None
 
     def _take(self, piece: Piece, packed: Packed) -> None:
         """Cut one packed piece into shards. What failed on any way is recorded with the first writer."""
@@ -146,9 +155,6 @@ class PartitionRun:
                 bytes_ += int(run.encoded.ends[-1]) if len(run.encoded) else 0
         self._metering.packed(packed.work)
         self._control.emit(SamplesPacked(self._partition.index, piece.end - piece.skip, bytes_))
-
-    def _failed(self, at: int, failure: RowFailure) -> None:
-        self._failing(at, failure, self._sinks[0].failures)
 
     def _repacker(self, number: int) -> Callable[[Piece], Run]:
         def repack(piece: Piece) -> Run:

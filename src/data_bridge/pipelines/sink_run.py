@@ -43,7 +43,7 @@ class SinkRun:
         staging: Staging,
         committer: Committer,
         control: Control,
-        failed: Callable[[int, RowFailure], None],
+        failed: Callable[[int, RowFailure, FailureLog], None],
         repack: Callable[[Piece], Run],
     ) -> None:
         self._plan = plan
@@ -111,10 +111,12 @@ class SinkRun:
                 continue
             told = self._fail(failures, told, min(cut.used, end), run)
             used = cut.used
-            if cut.closes == "range":
+            repeats = stop < len(run.offsets) and used == reach
+            # a range does not end in the middle of what one sample became
+            if cut.closes == "range" and not (repeats and reach > end):
                 self.cursor = Cursor(pos=run.pos, skip=used, index=run.first + used)
                 self._close(whole_range=True)
-            elif stop < len(run.offsets) and used == reach:
+            elif repeats:
                 self._repeat(run, stop)
                 lo = stop + 1
                 used = end + (lo == len(run.offsets) or int(run.offsets[lo]) != end)
@@ -184,7 +186,7 @@ class SinkRun:
     def _fail(self, failures: Sequence[RowFailure], told: int, before: int, run: "Taken") -> int:
         """Log the failures at offsets below `before`; returns how many of the batch are logged now."""
         while told < len(failures) and failures[told].offset < before:
-            self._failed(run.first + failures[told].offset, failures[told])
+            self._failed(run.first + failures[told].offset, failures[told], self.failures)
             told += 1
         return told
 
@@ -231,7 +233,7 @@ class SinkRun:
         return self._staging.shard_path(key.replace("/", "-"))
 
     def _new_failures(self) -> FailureLog:
-        return FailureLog(self._staging.failures_path, keep_raw=self._plan.settings.on_error == "quarantine")
+        return FailureLog(self._staging.failures_path)
 
 
 class Failing:
@@ -261,7 +263,7 @@ class Failing:
         if policy == "fail":
             stage = "" if failure.stage in ("source", "write") else f" (stage {failure.stage})"
             raise DataError(f"bad sample at {failure.where}{stage}: {failure.reason}", hint=_ON_FAILURE)
-        if policy == "skip":
+        if policy != "quarantine":
             failure = replace(failure, raw=None)
         key = f"{self._partition.key_prefix}{self._partition.first_index + at:0{self._key_digits}d}"
         log.add(self._partition.first_index + at, key, failure)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from data_bridge.config import PipelineSettings
+from data_bridge.config import FOREIGN, PipelineSettings
 from data_bridge.model.plan import Generation
 from data_bridge.pipelines.writer import ShardWriter
 from data_bridge.pipelines.writers import writer_class
@@ -46,7 +46,8 @@ def sink_settings(settings: PipelineSettings, name: str) -> PipelineSettings:
     given = own.model_dump(exclude={"name", "input", "format"}, exclude_none=True)
     if own.format is not None:
         given["name"] = own.format
-    kept = {k: getattr(settings, k) for k in settings.model_fields_set - given.keys()}
+    others = {*given, *FOREIGN[own.format or settings.name], "writers"}
+    kept = {k: getattr(settings, k) for k in settings.model_fields_set - others}
     return PipelineSettings.model_validate({**kept, **given})
 
 
@@ -60,7 +61,7 @@ def sink_plans(settings: PipelineSettings, graph: Graph, generation: Generation)
             generation.frozen(sink.name),
             _counted(settings, graph, sink) and generation.counted,
             graph.multiplies(sink.input),
-            graph.block,
+            graph.block_before(sink.input),
             graph.waits,
         )
         for sink in graph.sinks

@@ -85,13 +85,17 @@ class Survey:
     def resolve(self, partitions: Sequence[Partition], folder: Path) -> Surveyed:
         """Find the samples that repeat an earlier one, with `folder` for what does not fit in memory, and write them down."""
         with ExitStack() as stack:
-            placed = _Buckets(stack, folder, _PLACED, _count(self._size(partitions)), lambda r: r["hi"])
+            size = self._size(partitions)
+            placed = _Buckets(stack, folder, _PLACED, _count(size), lambda r: r["hi"])
+            marks = _Buckets(stack, folder, _MARK, _count(size // 2), lambda r: r["partition"])
             for partition in partitions:
                 for records in self._records(partition):
-                    placed.add(_placed(records, partition.index))
-            marks = _Buckets(stack, folder, _MARK, _count(placed.bytes // 2), lambda r: r["partition"])
+                    # at once, so that one value in most samples does not fill a bucket by itself
+                    firsts, repeats = _divided(_placed(records, partition.index))
+                    placed.add(firsts)
+                    marks.add(repeats)
             for records in placed:
-                marks.add(_repeats(records))
+                marks.add(_divided(records)[1])
             total = 0
             for records in marks:
                 every = np.unique(records)
@@ -163,8 +167,8 @@ def _placed(records: Records, partition: int) -> Records:
     return placed
 
 
-def _repeats(records: Records) -> Records:
-    """Where a digest stands that stands at an earlier sample too."""
+def _divided(records: Records) -> tuple[Records, Records]:
+    """The first record of each digest, and where a digest stands that stands at an earlier sample too."""
     ordered = records[np.lexsort((records["sample"], records["partition"], records["lo"], records["hi"]))]
     same = np.zeros(len(ordered), dtype=bool)
     before, behind = ordered[:-1], ordered[1:]
@@ -176,7 +180,7 @@ def _repeats(records: Records) -> Records:
     marks = np.empty(int(same.sum()), dtype=_MARK)
     for name in ("partition", "sample"):
         marks[name] = ordered[name][same]
-    return marks
+    return ordered[starts], marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +217,7 @@ def look_at(
     pieces = Pieces(batches, Cursor(), part.partition.limit, block, control)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        own = stack.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix=f"{part.partition.name}-survey-"))
+        own = stack.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix=f"survey-{part.partition.name}-"))
         path = Path(own) / "digests"
         lanes = stack.enter_context(Lanes(look, cores=lambda: control.cores, alive=control.beat))
         with path.open("wb") as file:

@@ -117,22 +117,23 @@ class _Keys:
         self._lock = threading.Lock()
         self._table = sqlite3.connect(Path(self._folder.name) / "keys.db", check_same_thread=False)
         self._table.execute("PRAGMA journal_mode=OFF")
-        self._table.execute("CREATE TABLE keys (key TEXT, shard TEXT)")
+        self._table.execute("CREATE TABLE keys (key TEXT, shard TEXT, writer TEXT)")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._table.close()
         self._folder.cleanup()
 
-    def add(self, shard: str, keys: list[str]) -> None:
+    def add(self, shard: ManifestShard, keys: list[str]) -> None:
+        rows = ((key, shard.path, shard.split or "") for key in keys)
         with self._lock:
-            self._table.executemany("INSERT INTO keys VALUES (?, ?)", ((key, shard) for key in keys))
+            self._table.executemany("INSERT INTO keys VALUES (?, ?, ?)", rows)
 
     def repeated(self) -> list[str]:
-        """Keys that stand in several shards, the first few of them."""
+        """Keys that stand in several shards of one writer, the first few of them."""
         rows = self._table.execute(
             "SELECT key, group_concat(shard, ', ') FROM (SELECT * FROM keys ORDER BY key, shard) "
-            "GROUP BY key HAVING count(*) > 1 ORDER BY key LIMIT 20"
+            "GROUP BY key, writer HAVING count(*) > 1 ORDER BY key LIMIT 20"
         )
         return [f"the key {key!r} occurs in several shards: {shards}" for key, shards in rows]
 
@@ -150,7 +151,7 @@ def _read(store: ObjectStore, manifest: Manifest, shard: ManifestShard, all_keys
     except BridgeError as error:
         return [f"{shard.path}: cannot be read: {error.message}"]
     if all_keys is not None:
-        all_keys.add(shard.path, keys)
+        all_keys.add(shard, keys)
     return [] if samples == shard.samples else [f"{shard.path}: {samples} samples, the manifest says {shard.samples}"]
 
 

@@ -71,7 +71,7 @@ def _joined_columns(parts: Sequence[ArrowRows]) -> ArrowRows | None:
 def size_of(rows: Rows) -> int:
     """Bytes of rows, about."""
     if isinstance(rows, LineRows):
-        return int(rows.ends[-1] - rows.starts[0]) if len(rows) else 0
+        return int((rows.ends - rows.starts).sum())
     if isinstance(rows, ArrowRows):
         return int(rows.batch.nbytes)
     return sum(len(value) if isinstance(value, bytes) else 64 for row in rows.rows for value in row.values())

@@ -201,6 +201,8 @@ def _check(node: Node, result: Result, rows: int) -> None:
         raise FatalError(f"stage {node.name} gave positions beyond the {rows} rows it was given")
     if not node.stage.block and len(at) > 1 and bool((at[1:] < at[:-1]).any()):
         raise FatalError(f"stage {node.name} changed the order of its rows")
+    if not node.stage.multiplies and len(np.unique(at)) != len(at):
+        raise FatalError(f"stage {node.name} made several rows of one, which its `multiplies` does not say")
     if any(not 0 <= f.offset < rows for f in result.failures):
         raise FatalError(f"stage {node.name} gave failures of rows it was not given")
 

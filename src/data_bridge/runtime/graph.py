@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from data_bridge.errors import ConfigError
+from data_bridge.rows.decoding import STAGE
 from data_bridge.runtime.stage import OUT, Fields, Stage, Surveying
 
 SOURCE = "source"
 """What a stage reads that stands first: the samples as the source has them. No stage may have this name."""
 
 
+WRITE = STAGE
+"""What failures of writers name as their stage."""
 WINDOW = 4
 """Packets on their way in a stage's threads, unless told otherwise."""
 
@@ -71,18 +74,17 @@ class Graph:
     def keeps_counts(self, port: str) -> bool:
         """Whether every sample of the source is exactly one at this output."""
         return all(
-            not node.enabled
-            or (
-                not (node.stage.drops or node.stage.multiplies or node.stage.block)
-                and len(node.outputs) == 1
-                and len(node.inputs) == 1
+            len(node.inputs) == 1
+            and (
+                not node.enabled
+                or (not (node.stage.drops or node.stage.multiplies or node.stage.block) and len(node.outputs) == 1)
             )
             for node in self.behind(port)
         )
 
     def multiplies(self, port: str) -> bool:
         """Whether one sample of the source may become several at this output."""
-        return any(node.enabled and (node.stage.multiplies or len(node.inputs) > 1) for node in self.behind(port))
+        return any(len(node.inputs) > 1 or (node.enabled and node.stage.multiplies) for node in self.behind(port))
 
     @property
     def waits(self) -> bool:
@@ -93,6 +95,10 @@ class Graph:
     def block(self) -> int:
         """Source samples that must be seen together; 0 = any batch will do."""
         return max((node.stage.block for node in self.nodes if node.enabled), default=0)
+
+    def block_before(self, port: str) -> int:
+        """The same for what arrives at one output: 0 where it comes in source order."""
+        return max((node.stage.block for node in self.behind(port) if node.enabled), default=0)
 
     def fields(self, source: Fields, observe: "Mapping[str, Fields]") -> dict[str, Fields]:
         """Fields at every output: as the stages tell, else as `observe` has seen them.
@@ -162,6 +168,8 @@ class _Wiring:
         self._by_name = {stage.name: stage for stage in self.stages}
         if SOURCE in self._by_name:
             self.problems.append(f"stages: no stage may be named `{SOURCE}`: it is what the first one reads")
+        if WRITE in self._by_name:
+            self.problems.append(f"stages: no stage may be named `{WRITE}`: failures of writers go by that name")
 
     def graph(self, wanted: Sequence[WantedSink]) -> Graph:
         nodes: dict[str, Node] = {}
@@ -173,10 +181,13 @@ class _Wiring:
             )
             before = stage
         sinks = tuple(self._sinks(wanted, list(nodes.values())))
+        self._refuse_twins(sinks)
         self._refuse_dangling(list(nodes.values()), sinks)
         graph = Graph(tuple(self._ordered(nodes)), sinks)
         self._refuse_late_joins(graph)
         self._refuse_waiting_twice(graph)
+        self._refuse_several_blocks(graph)
+        self._refuse_threads(graph)
         return graph
 
     def _inputs(self, stage: Wanted, before: Wanted | None) -> Iterator[str]:
@@ -217,9 +228,6 @@ class _Wiring:
         if not wanted:
             yield from self._sinks_of_loose_ends(nodes)
             return
-        names = [sink.name for sink in wanted]
-        for name in {name for name in names if names.count(name) > 1}:
-            self.problems.append(f"writers: two are named {name!r}")
         last = nodes[-1].name if nodes else SOURCE
         for sink in wanted:
             written = sink.input or last
@@ -236,6 +244,18 @@ class _Wiring:
             own = output != OUT and short.count(output) == 1
             yield Sink(output if own else port.partition(".")[0] if output == OUT else port.replace(".", "-"), port)
 
+    def _refuse_twins(self, sinks: Sequence[Sink]) -> None:
+        names = [sink.name for sink in sinks]
+        for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+            self.problems.append(f"writers: two are named {name!r}: name each in `writers`")
+
+    def _refuse_threads(self, graph: Graph) -> None:
+        for node in graph.nodes:
+            if node.waits and (node.stage.block or isinstance(node.stage, Surveying)):
+                self.problems.append(
+                    f"stages.{node.name}: it needs samples together, and `thread` gives them one by one"
+                )
+
     def _refuse_late_joins(self, graph: Graph) -> None:
         for node in graph.nodes:
             if len(node.inputs) < 2:
@@ -244,6 +264,14 @@ class _Wiring:
                 self.problems.append(
                     f"stages.{node.name}.input: joins what {before} has put in another order: join first"
                 )
+
+    def _refuse_several_blocks(self, graph: Graph) -> None:
+        blocks = {node.name: node.stage.block for node in graph.nodes if node.enabled and node.stage.block}
+        if len(set(blocks.values())) > 1:
+            told = ", ".join(f"{name} {size:,}" for name, size in blocks.items())
+            self.problems.append(
+                f"stages: they take different numbers of samples at a time ({told}): give all the same"
+            )
 
     def _refuse_waiting_twice(self, graph: Graph) -> None:
         for node in graph.nodes:
@@ -261,7 +289,11 @@ class _Wiring:
                 self.problems.append(f"stages: nothing reads {port}: name it in a writer's or a stage's input")
 
     def _ordered(self, nodes: Mapping[str, Node]) -> list[Node]:
-        needs = {name: {p.partition(".")[0] for p in node.inputs if p != SOURCE} for name, node in nodes.items()}
+        # lists, not sets: the order must be the same in every process
+        needs = {
+            name: list(dict.fromkeys(p.partition(".")[0] for p in node.inputs if p != SOURCE))
+            for name, node in nodes.items()
+        }
         sorter = TopologicalSorter(needs)
         try:
             return [nodes[name] for name in sorter.static_order() if name in nodes]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from data_bridge.errors import BridgeError
+from data_bridge.errors import BridgeError, FatalError
 from data_bridge.model import source
 from data_bridge.model.batch import DictRows, Row, RowFailure, Rows
 from data_bridge.model.metrics import Metric
@@ -69,6 +69,8 @@ class StageBatch:
         `BridgeError` concerns more than the sample and passes.
         """
         rows, positions, failures = decode(self.rows)
+        if isinstance(self.rows, DictRows):
+            rows = [dict(row) for row in rows]  # others may hold the same: what a function changes in place is its own
         found: list[T] = []
         good: list[int] = []
         bad = list(failures)
@@ -234,4 +236,6 @@ def identities(indices: NDArray[np.int64]) -> NDArray[np.int64]:
     first = np.searchsorted(sorted_, sorted_)
     places = np.empty(len(indices), dtype=np.int64)
     places[order] = np.arange(len(indices), dtype=np.int64) - first
+    if len(places) and int(places.max()) >= 1 << _PLACE_BITS:
+        raise FatalError(f"a sample became more than {1 << _PLACE_BITS:,} rows")
     return (indices << _PLACE_BITS) + places

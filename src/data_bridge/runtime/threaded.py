@@ -275,7 +275,7 @@ class _Rows(_Flight[Packet]):
 
     def _apply(self, piece: int) -> Row | RowFailure:
         try:
-            return self._one(self._rows[piece])
+            return self._one(dict(self._rows[piece]))  # others may hold the same
         except BridgeError:
             raise
         except Exception as error:  # noqa: BLE001 - foreign code may raise anything: the failure of this sample

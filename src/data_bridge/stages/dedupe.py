@@ -74,17 +74,14 @@ class Dedupe(Surveying[DedupeOptions]):
         return digests, np.array([row for row, _ in known], dtype=np.int64)
 
     def process(self, batch: StageBatch) -> Result:
-        _, rows, failures = batch.apply(self._look)
+        look: Callable[[Row], Any] = self._exact if self.options.near is None else self._values
+        _, rows, failures = batch.apply(look)
         kept = np.array(rows, dtype=np.int64)
         if self.marked is not None and len(self.marked):
             mine = identities(batch.indices)[kept]
             at = np.minimum(np.searchsorted(self.marked, mine), len(self.marked) - 1)
             kept = kept[self.marked[at] != mine]
         return batch.only(kept).failing(failures)
-
-    def _look(self, row: Row) -> None:
-        """Raises BadRow for a sample that cannot be compared."""
-        self._values(row)
 
     def _values(self, row: Row) -> Any:
         """What is compared; None where it is missing and may be."""
@@ -145,7 +142,7 @@ def _minhash() -> Callable[[int, int], Callable[[str], NDArray[np.uint64]]]:
         empty = MinHash(num_perm=size, seed=_SEED)
 
         def signature(text: str) -> NDArray[np.uint64]:
-            found = _WORD.findall(text.lower())
+            found = _WORD.findall(text.lower()) or [text]  # without a word, only equal texts are alike
             sequences = {" ".join(found[i : i + words]) for i in range(max(1, len(found) - words + 1))}
             sketch = empty.copy()
             sketch.update_batch([sequence.encode() for sequence in sorted(sequences)])

@@ -1,7 +1,6 @@
 """`filter`: keeps the samples a function or simple conditions say yes to."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -79,7 +78,8 @@ class Filter(Stage[FilterOptions]):
         if self.options.call is None:
             return self._holds
         function = load(self.options.call)
-        return partial(function, **self.options.arguments) if self.options.arguments else function
+        arguments = self.options.arguments
+        return lambda row: bool(function(row, **arguments))
 
     def _holds(self, row: Row) -> bool:
         for name, tests in self._tests.items():
