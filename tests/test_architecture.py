@@ -27,7 +27,7 @@ CATCH_ALL: dict[str, int] = {
     "pipelines/commit.py": 1,
     "pipelines/shardfile.py": 1,
     "pipelines/webdataset.py": 1,
-    "runtime/control_server.py": 1,
+    "runtime/control_server.py": 2,
     "runtime/lane.py": 2,
     "runtime/lanes.py": 2,
     "runtime/stage.py": 1,
@@ -38,6 +38,7 @@ CATCH_ALL: dict[str, int] = {
     "stages/tokenizing.py": 1,
     "storage/multipart.py": 1,
     "utils/files.py": 1,
+    "utils/progress.py": 1,
 }
 """Files that may catch everything, and in how many places. Each is a boundary to foreign code or to another thread."""
 WRITES_TO_STREAMS = {"cli/words.py"}

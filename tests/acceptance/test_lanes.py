@@ -2,9 +2,14 @@
 
 import gzip
 import json
+import os
 import random
+import signal
 import tarfile
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +17,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.eager_lanes import EagerLanes, eager
+from support.http_server import HttpServer
 from support.kill import ShootingDestination, ShootingStore, Shot, run_in_child, tree
 from support.kill_cases import add
 
 from data_bridge.api import run_pipeline
 from data_bridge.config import Settings
+from data_bridge.engine.inline import _DirectControl
+from data_bridge.errors import DataError
+from data_bridge.events import Event, SamplesPacked, ShardCommitted
+from data_bridge.io.sources.stream import SampleStream
+from data_bridge.pipelines import process
+from data_bridge.runtime.lanes import Lanes
 from data_bridge.storage import open_store
 
 __all__ = ["eager"]
@@ -152,3 +164,111 @@ def test_a_run_killed_among_its_children_is_ended_by_another(
 
     assert run_in_child(settings, ShootingDestination(str(tmp_path / "out")), workers=0) == WITH_FAILURES
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
+
+
+@pytest.fixture
+def reading(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Runs of this process have two cores, and their source does not come up with its third batch before it is told
+    that nobody wants it any more. The event says that a thread is waiting for it."""
+    inside, halted = threading.Event(), threading.Event()
+    frames = SampleStream.frames
+
+    def slow(self: SampleStream, *given: Any) -> Generator[Any]:
+        with closing(frames(self, *given)) as batches:
+            for number, batch in enumerate(batches):
+                if number == 2:
+                    inside.set()
+                    assert halted.wait(30)
+                yield batch
+
+    class Halting(Lanes[Any, Any]):
+        def halt(self) -> None:
+            halted.set()
+            super().halt()
+
+    monkeypatch.setattr(SampleStream, "frames", slow)
+    monkeypatch.setattr(process, "Lanes", Halting)
+    monkeypatch.setattr(_DirectControl, "cores", 2, raising=False)
+    return inside
+
+
+class Impatient:
+    """An observer that does something as soon as the first batch is packed and a thread waits for the third."""
+
+    def __init__(self, reading: threading.Event, act: Callable[[], object]) -> None:
+        self.committed = 0
+        self._reading = reading
+        self._act: Callable[[], object] | None = act
+
+    def __call__(self, event: Event, /) -> None:
+        if isinstance(event, ShardCommitted):
+            self.committed += event.samples
+        if isinstance(event, SamplesPacked) and self._act is not None:
+            act, self._act = self._act, None
+            assert self._reading.wait(30)
+            act()
+
+
+def hundreds(folder: Path, bad: int | None) -> Settings:
+    """Batches of a hundred rows, two shards each; the key of one row cannot be one."""
+    keys = ["no key" if i == bad else f"k{i}" for i in range(500)]
+    pq.write_table(pa.table({"key": keys}), folder / "source.parquet", row_group_size=100)
+    return keyed(folder)
+
+
+def keyed(folder: Path, *stages: dict[str, Any]) -> Settings:
+    pipeline = {
+        "input_uri": str(folder / "source.parquet"),
+        "key_field": "key",
+        "samples_per_shard": 50,
+        "partition_bytes": 10**9,
+        "stages": list(stages),
+    }
+    return Settings.model_validate({"pipeline": pipeline})
+
+
+def test_a_run_that_is_stopped_while_its_source_is_read_ahead_commits_what_is_closed(
+    tmp_path: Path, reading: threading.Event
+) -> None:
+    impatient = Impatient(reading, lambda: os.kill(os.getpid(), signal.SIGINT))
+
+    report = run_pipeline(
+        hundreds(tmp_path, None), observer=impatient, workers=0, open_destination=opener(tmp_path / "out")
+    )
+
+    assert (report.status, report.samples) == ("interrupted", 100)
+    assert impatient.committed == 100
+
+
+def test_an_error_while_the_source_is_read_ahead_is_the_one_that_comes_out(
+    tmp_path: Path, reading: threading.Event
+) -> None:
+    impatient = Impatient(reading, lambda: None)
+
+    with pytest.raises(DataError, match="no key"):
+        run_pipeline(hundreds(tmp_path, 170), observer=impatient, workers=0, open_destination=opener(tmp_path / "out"))
+
+    assert impatient.committed >= 100
+
+
+def test_an_error_while_files_are_fetched_ahead_waits_for_no_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_DirectControl, "cores", 2, raising=False)
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with HttpServer() as server:
+        fast, slow = server.serve("/fast", b"a file"), server.serve("/slow", b"a file", stall_after=1)
+        rows = {
+            "key": ["no key" if i == 1090 else f"k{i}" for i in range(1400)],  # behind what is looked at for a plan
+            "url": [(fast if i < 1200 else slow).url for i in range(1400)],
+        }
+        pq.write_table(pa.table(rows), tmp_path / "source.parquet", row_group_size=100)
+        fetch = {"to": "file", "allow_private": True, "timeout_s": 100, "retries": 0, "accept": []}
+        settings = keyed(tmp_path, {"fetch": fetch})
+        began = time.monotonic()
+
+        with pytest.raises(DataError, match="no key"):
+            run_pipeline(settings, workers=0, open_destination=opener(tmp_path / "out"))
+
+        assert time.monotonic() - began < 60

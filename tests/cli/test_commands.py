@@ -1,6 +1,7 @@
 """The commands' texts and files, in this process."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,11 @@ from typer.testing import CliRunner
 
 from data_bridge.cli import app
 from data_bridge.cli.app import _command_line
+from data_bridge.cli.runs import Remembering, recalled
 from data_bridge.cli.template import TEMPLATE
 from data_bridge.config import Settings, load_settings
 from data_bridge.errors import ConfigError
+from data_bridge.events import Event, Notice, RunPlanned
 
 HEAVY = ("boto3", "botocore", "datasets", "pyarrow", "litdata", "torch", "pydantic", "numpy", "yaml", "webdataset")
 
@@ -176,6 +179,32 @@ def test_a_run_id_names_its_destination_and_its_config(tmp_path: Path, monkeypat
 
     assert (status["run"], status["destination"]) == (run, (tmp_path / "out").as_uri())
     assert runner.invoke(app, ["verify", run]).exit_code == 0
+
+
+def test_a_home_that_cannot_be_written_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").write_text("a file")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n')
+    config = tmp_path / "c.yaml"
+    config.write_text(f"pipeline: {{input_uri: {tmp_path}/a.jsonl, output_uri: {tmp_path}/out}}")
+
+    shown = CliRunner().invoke(app, ["run", str(config)])
+
+    assert shown.exit_code == 0, shown.exception
+    assert "will not be known by its id on this machine" in shown.stderr
+    assert (tmp_path / "out" / "manifest.json").is_file()
+
+
+def test_a_user_without_a_home_may_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_001)
+    told: list[Event] = []
+    planned = RunPlanned("0123456789abcdef", "file:///out", 1, 0, None, None, 0, 0)
+
+    Remembering(told.append, Path("c.yaml"))(planned)
+
+    assert [type(event) for event in told] == [Notice, RunPlanned]
+    assert recalled("file:///out") is None
 
 
 def test_an_unknown_run_id_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -278,6 +278,30 @@ def test_what_is_refused_is_told(tmp_path: Path) -> None:
     watching(tmp_path / "run", check, Run(refuses="drain"))
 
 
+class Silent(Run):
+    """A run that ends while it is asked: there is no part in its answers."""
+
+    def ask(
+        self, command: str, stage: str | None = None, key: str | None = None, value: Any = None
+    ) -> Mapping[str, Any]:
+        self.heard.release()
+        return {}
+
+
+def test_watching_outlives_a_run_that_answers_nothing(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    run = Silent()
+
+    async def check(app: WatchApp, pilot: "Pilot[None]") -> None:
+        await until(pilot, lambda: run.heard.acquire(blocking=False))
+        await pilot.press("plus")
+        await until(pilot, lambda: "workers: the run does not say how many it has" in log(app))
+        folder.write(changed(state="ended"))
+        await until(pilot, lambda: "  ended  " in top(app))
+
+    watching(tmp_path / "run", check, run)
+
+
 def test_leaving_asks_nothing_of_the_run(tmp_path: Path) -> None:
     folder_of(tmp_path)
     run = Run()

@@ -1,10 +1,12 @@
 """Files of hosts nobody vouches for, from real servers on loopback: what arrives is whole, or there is a reason."""
 
 import gzip
+import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
 import pytest
@@ -66,6 +68,130 @@ def scripted(*answers: bytes) -> Iterator[tuple[str, list[bytes]]]:
         assert not thread.is_alive()
 
 
+@contextmanager
+def conversation(*talks: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server with a way to talk over each of its connections."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            for talk in talks:
+                connection, _ = listening.accept()
+                with connection, suppress(OSError):  # the client may have had enough
+                    talk(connection)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/x"
+        thread.join(LIMIT_S)
+        assert not thread.is_alive()
+
+
+def asked(connection: socket.socket) -> bytes:
+    """The next request."""
+    request = b""
+    while not request.endswith(b"\r\n\r\n"):
+        request += (more := connection.recv(1))
+        if not more:
+            break
+    return request
+
+
+def good(data: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(data), data)
+
+
+HINT = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
+
+
+def test_answers_that_announce_another_are_passed_over(client: Clients) -> None:
+    def talk(connection: socket.socket) -> None:
+        for number in (b"1", b"2", b"3"):
+            path = asked(connection).split()[1]
+            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" + HINT + HINT + good(path + b" " + number))
+
+    with conversation(talk) as url:
+        web = client()
+        assert [web.get(url + end).data for end in ("a", "b", "c")] == [b"/xa 1", b"/xb 2", b"/xc 3"]
+        web.close()
+
+
+def test_a_server_that_goes_over_to_another_protocol_is_not_asked_again(client: Clients) -> None:
+    def talk(connection: socket.socket) -> None:
+        asked(connection)
+        connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n")
+
+    with conversation(talk) as url:
+        web = client()
+        with pytest.raises(Unfetched, match=r"^HTTP 101$"):
+            web.get(url)
+        assert not web._idle
+
+
+def test_an_answer_nobody_asked_for_is_not_that_to_the_next_request(client: Clients) -> None:
+    def first(connection: socket.socket) -> None:
+        asked(connection)
+        connection.sendall(good(b"a"))
+        taken.wait(LIMIT_S)
+        connection.sendall(good(b"stale"))
+        asked(connection)
+
+    def second(connection: socket.socket) -> None:
+        asked(connection)
+        connection.sendall(good(b"b"))
+
+    taken = threading.Event()
+    with conversation(first, second) as url:
+        web = client()
+        assert web.get(url).data == b"a"
+        taken.set()
+        ((_, connection),) = web._idle.values()
+        assert select.select([connection.live], [], [], LIMIT_S)[0]
+        assert web.get(url).data == b"b"
+
+
+@pytest.mark.parametrize(
+    ("start", "drop"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 20", b"0"),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"a"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;", b"a"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n", b"a"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 10000\r\n\r\n", b"a"),
+    ],
+    ids=["continue", "status", "header", "chunk", "trailer", "body", "refusal"],
+)
+def test_a_server_that_drips_is_a_timeout(start: bytes, drop: bytes, client: Clients) -> None:
+    def talk(connection: socket.socket) -> None:
+        asked(connection)
+        connection.sendall(start)
+        until_s = time.monotonic() + LIMIT_S
+        while time.monotonic() < until_s:
+            # an RST when the client is gone raises here
+            connection.sendall(drop)
+            select.select([connection], [], [], 0.01)
+
+    with conversation(talk) as url, pytest.raises(RetryableError, match=r"^timeout$"):
+        client(timeout_s=0.3).get(url)
+
+
+def test_a_proxy_that_drips_is_a_timeout(monkeypatch: pytest.MonkeyPatch, client: Clients) -> None:
+    def talk(connection: socket.socket) -> None:
+        asked(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n")
+        until_s = time.monotonic() + LIMIT_S
+        while time.monotonic() < until_s:
+            connection.sendall(b"a: b\r\n")
+            select.select([connection], [], [], 0.01)
+
+    with conversation(talk) as url:
+        monkeypatch.setenv("https_proxy", url.removesuffix("/x"))
+        monkeypatch.setenv("no_proxy", "")
+        with pytest.raises(RetryableError, match=r"^timeout$"):
+            client(timeout_s=0.3).get("https://example.org/a")
+
+
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
 def test_a_file_arrives_whole_however_its_end_is_told(server: HttpServer, framing: str, client: Clients) -> None:
     site = server.serve("/a.bin", DATA, framing=framing)
@@ -108,6 +234,8 @@ def test_a_connection_the_server_closed_meanwhile_is_replaced_without_a_try(clie
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Encoding: br\r\n\r\nhi", Unfetched, "packed as br"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Encoding: gzip\r\n\r\nhi", Unfetched, "damaged gzip"),
         (b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: file:///etc/passwd\r\n\r\n", Unfetched, "not a URL"),
+        (b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: http://me:word@[x/\r\n\r\n", Unfetched, "not a URL"),
+        (b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: http://me:word@a/\r\n\r\n", Unfetched, "not a URL"),
     ],
 )
 def test_what_does_not_arrive_whole_has_a_reason(
@@ -124,6 +252,21 @@ def test_a_file_a_server_packs_unasked_is_unpacked(server: HttpServer, client: C
     assert web.get(packed.url).data == DATA
     with pytest.raises(Unfetched, match="over 1000000 bytes"):
         web.get(bomb.url)
+
+
+def test_a_packed_file_may_have_several_parts(server: HttpServer, client: Clients) -> None:
+    parts = gzip.compress(DATA) + gzip.compress(b"and more")
+    packed = {"Content-Encoding": "gzip"}
+    whole = server.serve("/whole", parts, headers=packed)
+    cut = server.serve("/cut", parts[:-9], headers=packed)
+    junk = server.serve("/junk", parts + b"junk", headers=packed)
+    size = len(DATA) + len(b"and more")
+    assert client(max_bytes=size).get(whole.url).data == DATA + b"and more"
+    for url, reason in ((whole.url, f"over {size - 1} bytes"), (cut.url, "damaged gzip")):
+        with pytest.raises(Unfetched, match=reason):
+            client(max_bytes=size - 1 if url == whole.url else size).get(url)
+    with pytest.raises(Unfetched, match="damaged gzip"):
+        client().get(junk.url)
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
@@ -148,6 +291,14 @@ def test_retry_after_is_handed_on(server: HttpServer, client: Clients) -> None:
     with pytest.raises(RetryableError) as error:
         client().get(site.url)
     assert error.value.retry_after == 17.0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("said", ["Mon, 01 Jan 2026 00:00:00 +99999999999999", "Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "soon"])  # fmt: skip
+def test_a_senseless_retry_after_says_nothing(server: HttpServer, said: str, client: Clients) -> None:
+    site = server.serve("/a", b"", busy=1, busy_status=429, retry_after=said)
+    with pytest.raises(RetryableError, match=r"^HTTP 429$") as error:
+        client().get(site.url)
+    assert not hasattr(error.value, "retry_after")
 
 
 def test_redirects_end(server: HttpServer, client: Clients) -> None:
@@ -192,6 +343,41 @@ def test_tls_is_checked_against_trusted_authorities(monkeypatch: pytest.MonkeyPa
         assert web.get(site.url.replace("127.0.0.1", "localhost")).data == DATA
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_body_that_ends_with_its_tls_connection_must_be_said_to_end(
+    monkeypatch: pytest.MonkeyPatch, ended: bool, client: Clients
+) -> None:
+    def talk(connection: socket.socket) -> None:
+        with authority().server_context().wrap_socket(connection, server_side=True) as tls:
+            asked(tls)
+            tls.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhi")
+            if ended:
+                tls.unwrap()
+
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority().ca_file))
+    with conversation(talk) as url:
+        if ended:
+            assert client().get(url.replace("http", "https")).data == b"hi"
+        else:
+            with pytest.raises(RetryableError, match=r"^connection lost$"):
+                client().get(url.replace("http", "https"))
+
+
+def test_one_tls_connection_serves_many_requests_until_its_server_leaves(
+    monkeypatch: pytest.MonkeyPatch, client: Clients
+) -> None:
+    def talk(connection: socket.socket) -> None:
+        with authority().server_context().wrap_socket(connection, server_side=True) as tls:
+            for _ in range(3):
+                asked(tls)
+                tls.sendall(good(b"hi"))
+
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority().ca_file))
+    with conversation(talk, talk) as url:
+        web = client()
+        assert [web.get(url.replace("http", "https")).data for _ in range(6)] == 6 * [b"hi"]
+
+
 @pytest.mark.parametrize("tls", [False, True])
 def test_abort_wakes_who_waits_for_a_server(monkeypatch: pytest.MonkeyPatch, tls: bool) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(authority().ca_file))
@@ -223,12 +409,17 @@ def test_through_a_proxy_the_whole_url_is_asked_and_private_names_are_still_refu
         monkeypatch.setenv("http_proxy", url.replace("http://", "http://me:secret@").removesuffix("/x"))
         monkeypatch.setenv("no_proxy", "")
         web = client(allow_private=False)
-        for private in ("http://localhost/a", "http://127.0.0.1/a", "http://[::1]/a", "http://db.internal/a"):
-            with pytest.raises(Unfetched, match="private address"):
-                web.get(private)
-        assert web.get("http://example.org/a?b=c").data == b"hi"
+        private = [
+            "localhost", "localhost.", "LOCALHOST", "a.localhost.", "127.0.0.1", "127.0.0.1.", "127.1", "0x7f.1", "0177.1",
+            "2130706433", "0x7f000001", "1.2.3.4.5", "[::1]", "[fe80::1%25eth0]", "[::ffff:127.0.0.1]", "db.internal",
+            "db.internal.", "%6cocalhost",
+        ]  # fmt: skip
+        for host in private:
+            with pytest.raises(Unfetched, match=r"^private address$"):
+                web.get(f"http://{host}/a")
+        assert web.get(" http://EXAMPLE.org:80/a\tb?b=c#d").data == b"hi"
         (request,) = asked
-    assert request.startswith(b"GET http://example.org/a?b=c HTTP/1.1\r\n")
+    assert request.startswith(b"GET http://example.org/a%09b?b=c HTTP/1.1\r\n")
     assert b"Host: example.org\r\n" in request
     assert b"Proxy-Authorization: Basic bWU6c2VjcmV0\r\n" in request
 

@@ -60,6 +60,42 @@ def test_no_secret_is_marked_as_changing_bytes() -> None:
     assert marked == []
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "api-key",
+        "X-Api-Key",
+        "apikey",
+        "ACCESS-KEY",
+        "private-key",
+        "private_key_file",
+        "pwd",
+        "db_pwd",
+        "db.pwd",
+        "passwd",
+        "passphrase",
+        "Cookie",
+        "set-cookie",
+        "cookies",
+        "bearer",
+        "jwt",
+        "id-jwt",
+        "dsn",
+        "SENTRY_DSN",
+        "hf_token",
+    ],
+)
+def test_names_of_secrets_are_known_however_they_are_written(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["keyboard", "key", "keys", "feedsname", "jwts_seen", "cwd", "pass", "path", "forbearers"]
+)
+def test_names_that_only_look_like_it_are_no_secrets(name: str) -> None:
+    assert not is_secret_name(name)
+
+
 BYTE_CHANGES: list[dict[str, Any]] = [
     {"input_uri": "b.jsonl"},
     {"input_format": "text"},

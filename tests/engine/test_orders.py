@@ -14,6 +14,7 @@ from data_bridge.engine.base import Engine
 from data_bridge.engine.inline import InlineEngine
 from data_bridge.engine.orders import Orders, Standing, news
 from data_bridge.engine.processes import ProcessEngine
+from data_bridge.errors import DiskFullError
 from data_bridge.events import Event, Notice, PartitionClaimed, SamplesPacked, SlotLost
 from data_bridge.model.changes import Change
 
@@ -98,6 +99,25 @@ def test_draining_ends_a_pause(make: Make) -> None:
     report = make(orders).run(Obedient("paused"), [0], boss)
 
     assert report.outcomes[0].kind == "stopped"
+
+
+def test_an_error_while_draining_stops_the_others_and_is_the_runs(tmp_path: Path) -> None:
+    orders = Orders()
+    claimed = [2]
+
+    def all_at_work(event: Event) -> bool:
+        claimed[0] -= isinstance(event, PartitionClaimed)
+        return claimed[0] == 0
+
+    misdeeds = {0: Misdeed("full when draining"), 1: Misdeed("waits for stop aloud")}
+
+    report = ProcessEngine(2, orders=orders).run(
+        Shards(tmp_path, misdeeds), [0, 1, 2], Boss({all_at_work: orders.drain})
+    )
+
+    assert {p: o.kind for p, o in report.outcomes.items()} == {0: "permanent", 1: "stopped", 2: "stopped"}
+    assert isinstance(report.error, DiskFullError)
+    assert not report.interrupted
 
 
 def test_a_signal_while_draining_stops() -> None:

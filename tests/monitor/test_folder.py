@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 from pathlib import Path
 
 from data_bridge.events import Notice, SamplesPacked, ShardCommitted
@@ -121,3 +122,18 @@ def test_a_tail_follows_into_the_next_file(tmp_path: Path) -> None:
     path.write_text('{"n": 2}\n')
 
     assert [line["n"] for line in tail.new()] == [2]
+
+
+def test_a_tail_leaves_out_what_is_no_line_of_it(tmp_path: Path) -> None:
+    path = tmp_path / EVENTS
+    path.write_bytes(b'{"n": 1}\n\x00\x00\x00\n[2]\n{"n": \n\n{"n": 3, "s": "a\xe2\x80\xa8b"}\n')
+
+    assert [line["n"] for line in Tail(path).new()] == [1, 3]
+
+
+def test_what_a_run_says_is_the_users_alone(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir(mode=0o755)
+
+    for name in ("old", "new"):
+        RunFolder(tmp_path / name, str)
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o700

@@ -1,6 +1,7 @@
 """The protocol over a real socket: one line of JSON each way, whatever clients do."""
 
 import json
+import os
 import socket
 import stat
 import tempfile
@@ -104,6 +105,7 @@ def test_an_exception_of_who_answers_ends_neither_thread_nor_connection(connect:
         (b'{"command": 7}\n', "not a request"),
         (b'{"v": 2, "command": "pause"}\n', "version 2 of the protocol is not known"),
         (b"\xff\xfe\n", "not a request"),
+        (b'{"command": "set", "value": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", "not a request"),
     ],
 )
 def test_a_line_that_is_no_request_is_told_so_and_the_next_one_is_answered(
@@ -294,3 +296,86 @@ def test_a_run_that_ends_instead_of_answering_is_busy(folder: Path) -> None:
         with pytest.raises(BusyError, match="ended before it answered"):
             Control(RUN, [folder]).pause()
         ending.join(30)
+
+
+def test_an_answer_that_cannot_be_sent_costs_its_client_alone(folder: Path) -> None:
+    def answers(request: Request) -> Response:
+        return Response(request.id, {"a": Reply(accepted=True, data=object() if request.command == "odd" else 1)})
+
+    with ControlServer([folder], RUN, answers):
+        with pytest.raises(BusyError, match="ended before it answered"):
+            Control(RUN, [folder]).ask("odd")
+        assert Control(RUN, [folder]).pause() == {"a": 1}
+
+
+class Peer:
+    """Somebody at the socket of the run who takes one connection and does something with it."""
+
+    def __init__(self, folder: Path, does: Callable[[socket.socket], object]) -> None:
+        folder.mkdir(mode=0o700)
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(str(folder / "01234567.sock"))
+        self._listening.listen()
+        self._does = does
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join(30)
+        self._listening.close()
+        assert not self._thread.is_alive()
+
+    def _serve(self) -> None:
+        connection, _ = self._listening.accept()
+        with connection:
+            self._does(connection)
+
+
+def test_a_run_that_cuts_the_connection_is_busy(folder: Path) -> None:
+    # what was sent is not read: the client gets a reset instead of an end
+    with (
+        Peer(folder, lambda connection: connection.recv(1)),
+        pytest.raises(BusyError, match="ended before it answered"),
+    ):
+        Control(RUN, [folder]).set("a", "k", "v" * 1_000_000)
+
+
+def test_a_run_that_is_silent_is_busy(folder: Path) -> None:
+    asked = threading.Event()
+    with Peer(folder, lambda _: asked.wait(30)):
+        with pytest.raises(BusyError, match="did not answer within 0 s"):
+            Control(RUN, [folder], patience_s=0.01).pause()
+        asked.set()
+
+
+@pytest.mark.parametrize("answer", [b"hello\n", b"[1]\n", b"\xff\n", b'{"replies": 7}\n', b"[" * 100_000 + b"\n"])
+def test_an_answer_that_is_no_response_is_an_error_in_words(folder: Path, answer: bytes) -> None:
+    def does(connection: socket.socket) -> None:
+        connection.recv(1000)
+        connection.sendall(answer)
+
+    with Peer(folder, does), pytest.raises(BusyError, match="answered what is no response"):
+        Control(RUN, [folder]).pause()
+
+
+@pytest.mark.skipif(os.getuid() != 0 or not hasattr(socket, "SO_PEERCRED"), reason="takes a second user")
+def test_a_socket_of_another_user_is_told_nothing(folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    path = folder / "01234567.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        os.seteuid(65534)  # whose it is for the other end is whose it was when it began to listen
+        try:
+            listening.listen()
+        finally:
+            os.seteuid(0)
+
+        with pytest.raises(ConfigError, match="belongs to another user") as raised:
+            Control(RUN, [folder]).pause()
+
+        assert str(path) in raised.value.message
+        connection, _ = listening.accept()
+        with connection:
+            assert connection.recv(1000) == b""

@@ -2,9 +2,13 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from support.engine_works import wait_for
+
+from data_bridge.runtime.spawning import _is_harmless
 
 SCRIPT = """
 import multiprocessing, os, sys, threading
@@ -67,3 +71,18 @@ def test_a_child_of_somebody_elses_process_or_of_one_with_threads_starts_from_no
 @pytest.mark.parametrize("options", [("ours", "pipes"), ("pipes",)])
 def test_a_child_holds_no_other_pipe_of_its_parent_open(tmp_path: Path, options: tuple[str, ...]) -> None:
     assert output(tmp_path, *options) == "[]"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every child is a new interpreter")
+def test_a_thread_that_ends_while_it_is_looked_at_is_in_nobodys_way() -> None:
+    go = threading.Event()
+    thread = threading.Thread(target=go.wait)
+    thread.start()
+    task = Path(f"/proc/self/task/{thread.native_id}")
+    assert not _is_harmless(task)
+
+    go.set()
+    thread.join()
+    wait_for(lambda: not task.exists(), "the thread to be gone")
+
+    assert _is_harmless(task)

@@ -124,6 +124,22 @@ def test_no_more_packets_are_taken_than_the_window_holds() -> None:
         coming.close()
 
 
+def test_while_there_is_too_much_only_the_first_packet_goes_on() -> None:
+    fourth = threading.Event()
+    early: list[bool] = []
+    packets = [
+        batch([1], lambda _: early.append(fourth.wait(0.3))),  # as long as it is on its way
+        batch([2]),
+        batch([3]),
+        batch([4], lambda _: fourth.set()),
+        *(batch([n]) for n in range(5, 50)),
+    ]
+    with Threaded[StageBatch](Waits(), workers=2, window=50, total=100) as threaded:
+        assert [numbers(landed) for landed in threaded.map(packets, same)] == [[2 * n] for n in range(1, 50)]
+    assert early == [False]
+    assert fourth.is_set()
+
+
 def test_no_more_rows_are_at_work_than_there_are_workers() -> None:
     stage = Waits()
     with Threaded[StageBatch](stage, workers=3, window=4) as threaded:
@@ -221,7 +237,34 @@ def test_every_row_done_is_a_sign_of_life() -> None:
     beats: list[int] = []
     with Threaded[StageBatch](Waits(), workers=2, window=2, alive=lambda: beats.append(1)) as threaded:
         list(threaded.map([batch([1, 2, 3]), batch([4])], same))
-    assert len(beats) == 4
+    assert len(beats) >= 4
+
+
+def test_waiting_for_a_row_is_a_sign_of_life() -> None:
+    beats = threading.Semaphore(0)
+
+    def gate(stage: Waits) -> None:
+        for _ in range(3):
+            assert beats.acquire(timeout=LIMIT_S)
+
+    with Threaded[StageBatch](Waits(), workers=1, window=1, alive=beats.release) as threaded:
+        assert [numbers(landed) for landed in threaded.map([batch([1], gate)], same)] == [[2]]
+
+
+def test_packets_that_come_after_it_was_closed_are_not_waited_for() -> None:
+    threaded = Threaded[StageBatch](Waits(), workers=2, window=1)
+
+    def packets() -> Iterator[StageBatch]:
+        yield batch([1])
+        threaded.close()
+        yield batch([2])
+
+    with threaded:
+        coming = threaded.map(packets(), same)
+        assert numbers(next(coming)) == [2]
+        with pytest.raises(Interrupted):
+            next(coming)
+    assert threads_of("waits") == []
 
 
 def even(row: Row) -> bool:

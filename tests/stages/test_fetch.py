@@ -17,7 +17,7 @@ from data_bridge.model.batch import DictRows, Media
 from data_bridge.model.source import Field
 from data_bridge.runtime.stage import Result, Skip, StageBatch
 from data_bridge.runtime.threaded import Threaded
-from data_bridge.stages.fetch import DISALLOWING, Fetch, FetchOptions, disallowed
+from data_bridge.stages.fetch import DISALLOWING, Fetch, FetchOptions, _name, disallowed
 from data_bridge.stages.registry import stage_class
 
 LIMIT_S = 20.0
@@ -171,6 +171,20 @@ def test_kinds_are_told_by_their_first_bytes_and_give_the_name(
     found, failures = run([{"url": site.url}], accept=accept)
     assert bool(failures) == fails
     assert [row["jpg"].path for row in found] == ([] if fails else ["really a.png"])
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("http://a.org/x/b%20c.jpg?d=/e#f", "b c.jpg"),
+        (" HTTP://a.org/x\n/b#/c?d", "b.jpg"),
+        ("http://a.org", "file.jpg"),
+        ("http://a.org?x=/y.png", "file.jpg"),
+        ("http://me:word@[x/b.jpg", "b.jpg"),
+    ],
+)
+def test_a_file_has_a_name_whatever_the_address_looks_like(url: str, name: str) -> None:
+    assert _name(url, "jpg") == name
 
 
 def test_any_file_is_taken_where_nothing_is_demanded(server: HttpServer) -> None:

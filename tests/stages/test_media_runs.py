@@ -99,12 +99,12 @@ def test_what_the_server_has_is_in_the_shards_and_what_it_has_not_is_recorded(
     assert {failure["stage"] for failure in failures} == {"fetch"}
 
 
-@pytest.mark.parametrize(("workers", "threads"), [(0, 1), (2, 8)])
-def test_bytes_do_not_depend_on_slots_or_threads(
-    server: HttpServer, tmp_path: Path, workers: int, threads: int
+@pytest.mark.parametrize(("workers", "threads", "memory"), [(0, 1, None), (2, 8, None), (0, 8, 1_000_000)])
+def test_bytes_do_not_depend_on_slots_or_threads_or_memory(
+    server: HttpServer, tmp_path: Path, workers: int, threads: int, memory: int | None
 ) -> None:
     run(server, tmp_path / "one")
-    run(server, tmp_path / "other", workers=workers, threads=threads)
+    run(server, tmp_path / "other", workers=workers, threads=threads, memory_bytes=memory)
     assert tree(tmp_path / "one") == tree(tmp_path / "other")
 
 

@@ -45,6 +45,14 @@ def test_png_keeps_every_pixel_and_what_is_transparent() -> None:
     assert np.array_equal(np.asarray(seen(found)), np.asarray(image))
 
 
+def test_a_sound_that_claims_to_be_endless_is_not_unpacked() -> None:
+    flac = bytearray(sound_of(tones(), "FLAC"))
+    flac[21] |= 0x0F  # how many frames there are, in 36 bits
+    flac[22:26] = b"\xff" * 4
+    _, failures = run([bytes(flac)], format="wav")
+    assert failures == {0: "more than 536870912 samples"}
+
+
 def test_an_image_is_turned_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -188,6 +188,14 @@ def test_a_decompression_bomb_is_not_unpacked() -> None:
     assert failures == {0: "more than 9999 pixels", 1: "100 × 100 is more than 9999 pixels"}
 
 
+def test_no_image_grows_beyond_what_it_may_be() -> None:
+    line = file_of(Image.new("L", (1, 60_000)), "PNG")
+    for options in ({"mode": "shorter", "size": 512}, {"mode": "exact", "width": 20_000, "height": 10}):
+        _, _, failures = run([line], upscale=True, **options)
+        assert "is more than 89478485 pixels" in failures[0]
+    assert one(line, size=512, mode="cover", upscale=True).size == (512, 512)
+
+
 def test_images_with_a_short_side_are_dropped() -> None:
     values = [file_of(gradient(*size)) for size in ((100, 50), (49, 200), (50, 50))]
     _, rows, failures = run(values, size=32, min_side=50)

@@ -112,6 +112,23 @@ def _waits_for_stop(control: SlotControl) -> None:
     wait_for(lambda: control.stopping, "the engine to tell the slot to stop")
 
 
+def _waits_for_stop_aloud(control: SlotControl) -> None:
+    def stopped() -> bool:
+        control.beat()  # so that the driver hears of the partition
+        return control.stopping
+
+    wait_for(stopped, "the engine to tell the slot to stop")
+
+
+def _full_when_draining(control: SlotControl) -> None:
+    def draining() -> bool:
+        control.beat()
+        return control.draining
+
+    wait_for(draining, "the engine to tell the slot to drain")
+    raise DiskFullError("no space")
+
+
 def _beats_slowly(control: SlotControl) -> None:
     until = time.monotonic() + 2.4
     while time.monotonic() < until:
@@ -143,6 +160,8 @@ DEEDS: dict[str, Callable[[SlotControl], None]] = {
     "hangs": _hangs,
     "freezes": _freezes,
     "waits for stop": _waits_for_stop,
+    "waits for stop aloud": _waits_for_stop_aloud,
+    "full when draining": _full_when_draining,
     "beats slowly": _beats_slowly,
     "survives signals": _survives_signals,
     "raises": _raises,

@@ -80,7 +80,7 @@ def test_an_attempt_that_was_taken_over_is_fenced(ledger: Ledger) -> None:
     assert ledger.load(PARTITION).shards[0].token == new.token
 
 
-def test_a_lost_answer_to_an_append_is_a_success() -> None:
+def test_an_attempt_appends_nothing_behind_a_record_of_which_it_is_not_known_whether_it_is_there() -> None:
     lost = iter([True])
 
     def lose(operation: str, key: str) -> None:
@@ -90,13 +90,30 @@ def test_a_lost_answer_to_an_append_is_a_success() -> None:
     ledger = Ledger(MemoryStore(after=lose), "run")
     tracker = ProgressTracker(ledger, PARTITION)
     tracker.claim()
-    record = shard(tracker, 0)
-    with pytest.raises(RetryableError):
-        tracker.append(record)
+    with pytest.raises(RetryableError, match="the answer was lost"):
+        tracker.append(change(tracker, 0, 5))
 
-    tracker.append(record)
+    for _ in range(2):
+        with pytest.raises(RetryableError, match="the answer was lost"):
+            tracker.append(shard(tracker, 0))
 
-    assert ledger.load(PARTITION).shards == [record]
+    assert tracker.completed_outputs == []
+    log = ledger.load(PARTITION)
+    assert (len(log.changes), log.shards, log.next_seq) == (1, [], 2)
+    later = ProgressTracker(ledger, PARTITION)
+    later.append(shard(later, 0))
+    assert len(ledger.load(PARTITION).shards) == 1
+
+
+def test_another_record_of_the_same_attempt_is_not_taken_for_the_one_that_is_appended(ledger: Ledger) -> None:
+    first, second = (ProgressTracker(ledger, PARTITION, token="same") for _ in range(2))
+    first.append(shard(first, 0))
+
+    with pytest.raises(RetryableError, match="an earlier record of this attempt was stored after all"):
+        second.append(shard(second, 1))
+
+    assert [record.key for record in ledger.load(PARTITION).shards] == ["000000.tar"]
+    assert second.completed_outputs == []
 
 
 def test_a_finished_partition_costs_one_read_however_many_shards_it_has() -> None:

@@ -5,13 +5,13 @@ import re
 from pathlib import Path
 
 from data_bridge.config.places import runs_folder
-from data_bridge.events import Event, Observer, RunPlanned
+from data_bridge.events import Event, Notice, Observer, RunPlanned
 
 RUN_ID = re.compile(r"[0-9a-f]{16}")
 
 
 class Remembering:
-    """Passes events on and notes a run as soon as it has an id."""
+    """Passes events on and notes a run as soon as it has an id. Where it cannot, it says so, and the run goes on."""
 
     def __init__(self, observer: Observer, config: Path) -> None:
         self._observer = observer
@@ -19,16 +19,24 @@ class Remembering:
 
     def __call__(self, event: Event, /) -> None:
         if isinstance(event, RunPlanned):
-            runs_folder().mkdir(parents=True, exist_ok=True)
-            note = {"destination": event.destination, "config": str(self._config)}
-            (runs_folder() / f"{event.run}.json").write_text(json.dumps(note), encoding="utf-8")
+            try:
+                self._note(event)
+            except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home
+                self._observer(Notice(f"this run will not be known by its id on this machine: {error}"))
         self._observer(event)
+
+    def _note(self, event: RunPlanned) -> None:
+        runs_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+        note = {"destination": event.destination, "config": str(self._config)}
+        (runs_folder() / f"{event.run}.json").write_text(json.dumps(note), encoding="utf-8")
 
 
 def recalled(run: str) -> tuple[str, Path] | None:
     """Destination and config of a run id that was noted on this machine; None for anything else."""
+    if RUN_ID.fullmatch(run) is None:
+        return None
     note = runs_folder() / f"{run}.json"
-    if RUN_ID.fullmatch(run) is None or not note.is_file():
+    if not note.is_file():
         return None
     found = json.loads(note.read_text(encoding="utf-8"))
     return found["destination"], Path(found["config"])

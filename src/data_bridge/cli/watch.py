@@ -128,13 +128,15 @@ class WatchApp(App[None]):
             self._commands.ask("set", "engine", "workers", wanted)
         except BridgeError as error:
             self.call_from_thread(self._say, f"workers: {error.message}")
+        except (LookupError, TypeError):  # a run that has not begun, or of another version
+            self.call_from_thread(self._say, "workers: the run does not say how many it has")
         else:
             self.call_from_thread(self._say, f"workers: {wanted} from now on")
 
     def _ask_state(self) -> None:
         try:
             self._control_state = str(self._commands.ask("describe", "engine")["engine"]["state"])
-        except BridgeError:  # a run that takes no commands says so itself, in its log
+        except (BridgeError, LookupError, TypeError):  # a run that takes no commands says so itself, in its log
             self._control_state, self._listens = "", False
 
     def _say(self, line: str) -> None:

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_UNICAST = ipaddress.ip_network("2000::/3")
+_RESERVED = (ipaddress.ip_network("3fff::/20"), ipaddress.ip_network("192.88.99.0/24"))
+"""Documentation and a relay nobody runs any more, which Python's own registry does not know everywhere."""
 
 
 class PrivateAddress(OSError):
@@ -18,7 +21,9 @@ def is_public(address: str) -> bool:
     ip: IPv4Address | IPv6Address = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, IPv6Address) and (inner := _inside(ip)) is not None:
         ip = inner
-    return ip.is_global and not ip.is_multicast
+    elif isinstance(ip, IPv6Address) and ip not in _UNICAST:
+        return False
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _RESERVED)
 
 
 def _inside(ip: IPv6Address) -> IPv4Address | None:

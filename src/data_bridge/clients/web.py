@@ -30,6 +30,9 @@ LONGEST_SPARE_S = 60.0
 _TEMPORARY = frozenset({408, 421, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PLAIN_URL = re.compile(r"(https?)://([A-Za-z0-9][A-Za-z0-9.-]*)(?::(\d{1,5}))?(/[!$-;=?-Z_a-z~]*)?", re.ASCII)
+_NAME = re.compile(r"[a-z0-9._-]+", re.ASCII)
+_NUMERIC = re.compile(r".*:.*|(.*\.)?(\d+|0x[0-9a-f]*)", re.ASCII)
+"""An address and no name, by its last part."""
 
 Origin: TypeAlias = tuple[str, str, int]
 """Scheme, host, port."""
@@ -80,7 +83,10 @@ class WebClient:
                 self._limits.leave(origin[1])
             if isinstance(found, Fetched):
                 return found
-            url = urljoin(url, found)
+            try:
+                url = urljoin(url, found)
+            except ValueError:
+                raise Unfetched("not a URL") from None
         raise Unfetched(f"more than {self._rules.redirects} redirects")
 
     def abort(self) -> None:
@@ -107,9 +113,9 @@ class WebClient:
     def _ask(self, url: str, origin: Origin, target: str, deadline_s: float) -> Fetched | str:
         """The file, or where the server says it is."""
         try:
-            connection, response = self._response(url, origin, target, deadline_s)
+            connection, response = self._response(origin, target, deadline_s)
             try:
-                found = self._answer(url, origin[1], connection, response, deadline_s)
+                found = self._answer(url, origin[1], response)
             except BaseException:
                 response.close()
                 self._drop(connection)
@@ -118,7 +124,7 @@ class WebClient:
             raise Unfetched("private address") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise translated(error) from error
-        if response.isclosed() and connection.sock is not None:
+        if response.isclosed() and connection.sock is not None and response.status >= 200:
             self._keep(origin, connection)
         else:
             response.close()
@@ -127,40 +133,38 @@ class WebClient:
             raise found
         return found
 
-    def _response(
-        self, url: str, origin: Origin, target: str, deadline_s: float
-    ) -> tuple[Connection, http.client.HTTPResponse]:
+    def _response(self, origin: Origin, target: str, deadline_s: float) -> tuple[Connection, http.client.HTTPResponse]:
         connection = self._kept(origin)
         if connection is not None:
             try:
-                return connection, self._send(connection, url, target, deadline_s)
-            except (http.client.RemoteDisconnected, ConnectionError):
+                return connection, self._send(connection, origin, target, deadline_s)
+            except (http.client.RemoteDisconnected, ConnectionError, ssl.SSLEOFError):
                 self._drop(connection)  # the server had closed it between two requests: that is no try
             except BaseException:
                 self._drop(connection)
                 raise
         connection = self._new(origin, deadline_s)
         try:
-            return connection, self._send(connection, url, target, deadline_s)
+            return connection, self._send(connection, origin, target, deadline_s)
         except BaseException:
             self._drop(connection)
             raise
 
-    def _send(self, connection: Connection, url: str, target: str, deadline_s: float) -> http.client.HTTPResponse:
+    def _send(self, connection: Connection, origin: Origin, target: str, deadline_s: float) -> http.client.HTTPResponse:
+        connection.deadline_s = deadline_s
         connection.live.settimeout(left_s(deadline_s))
         if connection.proxied is None:
             connection.request("GET", target, headers=self._headers)
         else:
-            connection.request("GET", url, headers={**self._headers, **connection.proxied})
+            # the address that was checked, and not the text it was read from: a proxy may read it otherwise
+            connection.request("GET", _written(origin) + target, headers={**self._headers, **connection.proxied})
         return connection.getresponse()
 
-    def _answer(
-        self, url: str, host: str, connection: Connection, response: http.client.HTTPResponse, deadline_s: float
-    ) -> Fetched | str | Exception:
+    def _answer(self, url: str, host: str, response: http.client.HTTPResponse) -> Fetched | str | Exception:
         """What is to be done with an answer; an exception where it is a refusal that leaves the connection in order."""
         status, headers = response.status, response.headers
         if status in (200, 203):
-            data = body(connection, response, self._rules.max_bytes, deadline_s)
+            data = body(response, self._rules.max_bytes)
             return Fetched(url, decoded(data, headers.get("Content-Encoding"), self._rules.max_bytes), headers)
         drain(response)
         if status in _REDIRECTS and (location := headers.get("Location")):
@@ -177,7 +181,14 @@ class WebClient:
     # ---- connections
 
     def _kept(self, origin: Origin) -> Connection | None:
-        """A connection to the origin that was used before."""
+        """A connection to the origin that was used before, over which nothing came since."""
+        while (connection := self._idle_one(origin)) is not None:
+            if connection.quiet:
+                return connection
+            self._drop(connection)
+        return None
+
+    def _idle_one(self, origin: Origin) -> Connection | None:
         with self._lock:
             kept = self._by_origin.get(origin)
             if not kept:
@@ -227,7 +238,7 @@ class WebClient:
         if proxy is not None:
             connection.go_through(proxy)
         try:
-            connection.timeout = left_s(deadline_s)
+            connection.deadline_s = deadline_s
             connection.connect()
         except BaseException:
             self._drop(connection)
@@ -256,26 +267,39 @@ def parse(url: str) -> tuple[Origin, str]:
 
 def _parse_odd(url: str) -> tuple[Origin, str]:
     """With letters of any script, blanks, capitals, a fragment or an IPv6 address."""
-    from urllib3.exceptions import LocationParseError
     from urllib3.util import parse_url
 
     try:
         parts = parse_url(url.strip())
-    except LocationParseError:
+    except ValueError:
         raise Unfetched("not a URL") from None
     if parts.scheme not in ("http", "https") or not parts.host or parts.auth:
         raise Unfetched("not a URL")
+    host = parts.host.strip("[]")
+    if ":" not in host and not _NAME.fullmatch(host):
+        raise Unfetched("not a URL")
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    return (parts.scheme, parts.host.strip("[]"), port), parts.request_uri
+    return (parts.scheme, host, port), parts.request_uri
+
+
+def _written(origin: Origin) -> str:
+    scheme, host, port = origin
+    name = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{name}" if port == (443 if scheme == "https" else 80) else f"{scheme}://{name}:{port}"
 
 
 def _refuse_by_name(host: str) -> None:
     """Behind a proxy only the proxy knows the address; a URL that names a private one is refused all the same."""
-    numeric = re.fullmatch(r"[\d.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*", host) is not None
-    local = host == "localhost" or host.endswith((".localhost", ".local", ".internal"))
+    name = host.rstrip(".").lower()
+    local = name in ("", "localhost") or name.endswith((".localhost", ".local", ".internal"))
     try:
-        public = not local and (not numeric or is_public(host))
-    except ValueError:
+        public = not local and (not _NUMERIC.fullmatch(name) or is_public(_numbers(name)))
+    except (ValueError, OSError):  # no address at all
         public = False
     if not public:
         raise PrivateAddress(host)
+
+
+def _numbers(name: str) -> str:
+    """An address of numbers the usual way: `0x7f.1` is 127.0.0.1."""
+    return name if ":" in name else socket.inet_ntoa(socket.inet_aton(name))

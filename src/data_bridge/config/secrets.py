@@ -11,17 +11,27 @@ SECRET_WORDS = (
     "token",
     "secret",
     "password",
+    "passwd",
+    "passphrase",
     "credential",
     "api_key",
+    "apikey",
     "access_key",
+    "private_key",
     "authorization",
+    "cookie",
     "storage_options",
     "headers",
 )
+"""A name that contains one of them, anywhere, is that of a secret."""
+SHORT_WORDS = frozenset({"pwd", "bearer", "jwt", "dsn"})
+"""These must be a word of the name, not letters in the middle of one: `feedsname` holds no DSN."""
 
 
 def is_secret_name(name: object) -> bool:
-    return any(word in str(name).lower() for word in SECRET_WORDS)
+    """Whether what is called so must not be shown; `-` counts as `_`."""
+    plain = str(name).lower().replace("-", "_")
+    return any(word in plain for word in SECRET_WORDS) or not SHORT_WORDS.isdisjoint(re.split("[^a-z0-9]+", plain))
 
 
 def with_hidden_secrets(value: Any, *, secret: bool = False) -> Any:

@@ -221,8 +221,10 @@ class Results:
         """Something outside any partition ends the run; the first such error counts."""
         self._stopper = self._stopper or (error, trace)
 
-    def report(self, *, interrupted: bool, peak_bytes: int = 0) -> EngineReport:
-        """Everything known; partitions that never ended are `stopped`."""
+    def report(self, *, interrupted: bool, drained: bool = False, peak_bytes: int = 0) -> EngineReport:
+        """Everything known; partitions that never ended are `stopped`. One that was told to drain and failed on the way
+        has failed."""
         error, trace = self._stopper or self._first or (None, "")
+        interrupted = interrupted or (drained and error is None)
         outcomes = {p: self._outcomes.get(p) or Outcome(p, "stopped") for p in self._partitions}
         return EngineReport(outcomes, interrupted, error, trace, peak_bytes)

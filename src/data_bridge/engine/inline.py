@@ -57,7 +57,8 @@ class InlineEngine:
                 ) from None
         if audience.error is not None:
             raise audience.error
-        return results.report(interrupted=stop.count > 0 or self._orders.standing.draining, peak_bytes=peak_bytes())
+        drained = self._orders.standing.draining
+        return results.report(interrupted=stop.count > 0, drained=drained, peak_bytes=peak_bytes())
 
 
 class _DirectControl:

@@ -80,8 +80,8 @@ class ProcessEngine:
                 crew.end()
         if audience.error is not None:
             raise audience.error
-        ended = run.interrupted or self._orders.standing.draining
-        return run.results.report(interrupted=ended, peak_bytes=run.peak_bytes)
+        drained = self._orders.standing.draining
+        return run.results.report(interrupted=run.interrupted, drained=drained, peak_bytes=run.peak_bytes)
 
     def _crew(self, factory: WorkFactory) -> "_Crew":
         return _Crew(self._slots, pickled(factory), self._hang_timeout_s)
@@ -202,7 +202,10 @@ class _Run:
         self._orders = orders
         # changes there are already are no news; the rest is to be done
         self._standing = Standing(changes=orders.standing.changes)
+        self._open = True
+        """Whether partitions are given out."""
         self._stopping = False
+        """Whether those at work were told to stop."""
         self._failed_starts = 0
         self._ended_at = time.monotonic()
         self.results = Results(partitions, audience)
@@ -239,7 +242,7 @@ class _Run:
 
     def _unfinished(self) -> bool:
         in_work = any(w.state == "working" for w in self._crew.workers.values())
-        return in_work or (bool(self._queue) and not self._stopping)
+        return in_work or (bool(self._queue) and self._open)
 
     def _obey(self) -> None:
         """Do what the user wants now: by a signal, or from elsewhere."""
@@ -267,13 +270,14 @@ class _Run:
         self._audience(Notice(STOPPING))
 
     def _stop_all(self) -> None:
+        self._stopping = True
         self._hand_out_no_more()
         for worker in self._crew.workers.values():
             if worker.state == "working":
                 worker.tell(Stop())
 
     def _hand_out_no_more(self) -> None:
-        self._stopping = True
+        self._open = False
         for worker in self._crew.workers.values():
             if worker.state == "starting":
                 worker.state = "leaving"
@@ -283,7 +287,7 @@ class _Run:
         for worker in self._crew.workers.values():
             if worker.state != "idle":
                 continue
-            if self._queue and not self._stopping and worker.number < self._crew.slots:
+            if self._queue and self._open and worker.number < self._crew.slots:
                 worker.state, worker.partition, worker.silent_s = "working", self._queue.popleft(), 0.0
                 worker.cores = self._shares()[worker.number]
                 worker.keep_to(self._standing)
@@ -291,7 +295,7 @@ class _Run:
             else:
                 # its memory is better used by the others; should one die, a new worker starts
                 self._crew.dismiss(worker)
-        if not self._stopping:
+        if self._open:
             self._crew.grow(len(self._queue))
             self._share_spare()
 
@@ -361,11 +365,13 @@ class _Run:
             self.results.add(Outcome(partition, "stopped", index=self._crashes.index(partition)))
             return
         given_up = self._crashes.death(partition, why)
-        if given_up is None:
-            self._queue.appendleft(partition)
-        else:
+        if given_up is not None:
             self._crashes.forget(partition)
             self.results.add(given_up)
+        elif self._open:
+            self._queue.appendleft(partition)
+        else:
+            self.results.add(Outcome(partition, "stopped", index=self._crashes.index(partition)))
 
     def _start_failed(self, why: str, *, final: bool) -> None:
         self._failed_starts += 1

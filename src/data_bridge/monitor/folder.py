@@ -39,7 +39,8 @@ class RunFolder:
         most_bytes: int = MOST_BYTES,
         now: Callable[[], float] = time.time,
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)  # one that an earlier version made
         _forget_old_ones(folder.parent)
         self._folder = folder
         self._redact = redact
@@ -125,7 +126,8 @@ def is_running(snapshot: Snapshot, now: float | None = None) -> bool:
 
 
 class Tail:
-    """The lines of a growing file, those of its last `most` bytes first, each once."""
+    """The lines of a growing file, those of its last `most` bytes first, each once. One that is damaged, as after a
+    power cut, is left out."""
 
     def __init__(self, path: Path, most: int = 64 << 10) -> None:
         self._path = path
@@ -149,4 +151,13 @@ class Tail:
                 start += len(file.readline())
             whole, _, _ = file.read().rpartition(b"\n")
             self._place = (stat.st_ino, start + len(whole) + bool(whole))
-        yield from (msgspec.json.decode(line) for line in whole.splitlines())
+        for line in whole.split(b"\n"):
+            if line and (told := _told(line)) is not None:
+                yield told
+
+
+def _told(line: bytes) -> dict[str, Any] | None:
+    try:
+        return msgspec.json.decode(line, type=dict[str, Any])
+    except (ValueError, RecursionError):
+        return None

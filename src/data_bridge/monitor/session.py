@@ -103,7 +103,8 @@ class Monitor:
         try:
             self._folder = RunFolder(self._place(run), self._redact)
             self._folder.graph(shape(self._pipeline))
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home
+            self._folder = None
             self._complain("files", f"`status` and `watch` will not see this run: {error}")
 
     def _tick(self) -> None:

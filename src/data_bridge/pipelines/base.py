@@ -205,6 +205,7 @@ class Pipeline:
                 control=control,
                 metering=metering,
                 account=self.budget.account("packing"),
+                total=self.budget.total,
             )
             try:
                 packing = Packing(self.settings, generation, partition, self._marked(partition))

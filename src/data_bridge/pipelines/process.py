@@ -18,7 +18,7 @@ from data_bridge.pipelines.pieces import Pieces
 from data_bridge.pipelines.sink_run import Failing, SinkRun, Taken
 from data_bridge.pipelines.sinks import SinkPlan
 from data_bridge.pipelines.staging import Staging
-from data_bridge.pipelines.waiting import MOST_WAITING, Waiting
+from data_bridge.pipelines.waiting import MOST_WAITING, Waiting, most_waiting
 from data_bridge.runtime.lanes import Lanes
 from data_bridge.utils.budget import Account
 from data_bridge.utils.files import disk_full
@@ -54,6 +54,7 @@ class PartitionRun:
         control: Control,
         metering: Metering,
         account: Account,
+        total: int,
     ) -> None:
         self._partition = partition
         self._tracker = tracker
@@ -61,8 +62,10 @@ class PartitionRun:
         self._control = control
         self._metering = metering
         self._account = account
+        self._total = total
         self._block = max(sink.block for sink in sinks)
         self._waits = sinks[0].waits
+        self._row_bytes = sinks[0].row_bytes
         self._most_cores = most_cores(settings.stages)
         self._start = resume_at(tracker.log, sinks)
         self._lanes: Lanes[Piece, Packed] | None = None
@@ -87,8 +90,9 @@ class PartitionRun:
 
         The batches are as the source's reader found them: `packing` makes what does all that needs no order.
         """
-        most = MOST_WAITING if self._waits and not self._block else None
-        found = Pieces(batches, self._start, self._partition.limit, self._block, self._control, most)
+        most = most_waiting(self._row_bytes, self._total) if self._waits else None
+        whole = None if self._block else most  # a block is one piece, however much is waited for
+        found = Pieces(batches, self._start, self._partition.limit, self._block, self._control, whole)
         with ExitStack() as stack:
             lanes = Lanes(
                 packing,
@@ -99,15 +103,19 @@ class PartitionRun:
             self._lanes = stack.enter_context(lanes)
             live = Live(self._tracker, self._control, self._start.index, self._written())
             pieces = live.cut(found)
-            waiting = stack.enter_context(closing(Waiting(packing, self._control))) if self._waits else None
+            waiting = stack.enter_context(closing(self._waiting(packing, most))) if most else None
             while found.end is None and live.may_read():
                 flowing = live.flowing(pieces)
-                with closing(waiting.through(flowing) if waiting else flowing) as coming:
+                with closing(waiting.through(flowing) if waiting else flowing) as coming, ExitStack() as early:
+                    early.callback(lanes.halt)  # a thread may be in the middle of `coming`
+                    if waiting is not None:
+                        early.callback(waiting.halt)  # and wait there for a server
                     for piece, packed in lanes.map(coming, Piece.size):
                         self._take(piece, packed)
                         self._control.beat()
                         if self._control.stopping and piece.index + piece.end != self._partition.limit:
                             return False
+                    early.pop_all()
         if found.end is None:
             return False
         self._finish(found.end)
@@ -117,6 +125,10 @@ class PartitionRun:
         """The first place behind everything that any writer has: no change may be in force before it."""
         behind = max(c.index + (self._block or 1 if c.out else 0) for c in (sink.cursor for sink in self._sinks))
         return -(-behind // self._block) * self._block if self._block else behind
+
+    def _waiting(self, packing: Packing, most: int) -> Waiting:
+        split = 1 if self._block else MOST_WAITING // most
+        return Waiting(packing, self._control, self._total, split)
 
     def abandon(self) -> None:
         """Discard the open shards; what is closed already goes its way."""

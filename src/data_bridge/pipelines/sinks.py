@@ -27,6 +27,8 @@ class SinkPlan:
     """Source samples that come together in another order; 0 = all come in source order."""
     waits: bool
     """Whether its samples pass stages whose rows go through threads."""
+    row_bytes: int
+    """What those may add to one row at most; 0 = not much."""
 
     def writer(self) -> ShardWriter:
         return writer_class(self.settings.name)(self.settings, self.frozen)
@@ -63,6 +65,7 @@ def sink_plans(settings: PipelineSettings, graph: Graph, generation: Generation)
             graph.multiplies(sink.input),
             graph.block_before(sink.input),
             graph.waits,
+            sum(node.stage.row_bytes for node in graph.nodes if node.waits),
         )
         for sink in graph.sinks
     ]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_bridge.model.batch import ArrowRows, DictRows, LineRows, Rows
+from data_bridge.model.batch import ArrowRows, DictRows, LineRows, Media, Row, Rows
 
 
 def take(rows: Rows, positions: NDArray[np.int64]) -> Rows:
@@ -74,4 +74,13 @@ def size_of(rows: Rows) -> int:
         return int((rows.ends - rows.starts).sum())
     if isinstance(rows, ArrowRows):
         return int(rows.batch.nbytes)
-    return sum(len(value) if isinstance(value, bytes) else 64 for row in rows.rows for value in row.values())
+    return sum(map(size_of_row, rows.rows))
+
+
+def size_of_row(row: Row) -> int:
+    """Bytes of a row, about."""
+    size = 0
+    for value in row.values():
+        data = value.data if isinstance(value, Media) else value
+        size += len(data) if isinstance(data, bytes) else 64
+    return size

@@ -3,7 +3,9 @@
 Whoever is addressed answers for itself; None = it does not understand the command. The answer of a response is by name.
 """
 
+import os
 import socket
+import struct
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,7 +65,7 @@ def request_from(data: bytes) -> Request | Response:
     """The request in a line, or what to answer where it holds none."""
     try:
         request = msgspec.json.decode(data, type=Request)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # nested ever so deeply
         return Response(error=f"not a request: {error}", hint='send one line of JSON: {"v": 1, "command": "describe"}')
     if request.v != VERSION:
         return Response(request.id, error=f"version {request.v} of the protocol is not known: this is {VERSION}")
@@ -77,9 +79,10 @@ class Control:
     there, and the run goes on).
     """
 
-    def __init__(self, run: str, folders: Sequence[Path]) -> None:
+    def __init__(self, run: str, folders: Sequence[Path], *, patience_s: float = PATIENCE_S) -> None:
         self.run = run
         self._folders = folders
+        self._patience_s = patience_s
 
     def pause(self) -> Mapping[str, Any]:
         """Stop reading. What has been read goes its way, uploads too."""
@@ -130,25 +133,46 @@ class Control:
         return {name: reply.data for name, reply in understood.items()}
 
     def send(self, request: Request) -> Response:
-        """The response to a request, as it came. Raises ConfigError when the run does not listen on this machine."""
+        """The response to a request, as it came. Raises ConfigError when the run does not listen on this machine, and
+        BusyError when it does not answer."""
         with self._connected() as connection:
-            connection.sendall(line(request))
-            with connection.makefile("rb") as answers:
-                answer = answers.readline()
+            try:
+                connection.sendall(line(request))
+                with connection.makefile("rb") as answers:
+                    answer = answers.readline()
+            except TimeoutError:
+                raise BusyError(
+                    f"run {self.run} did not answer within {self._patience_s:.0f} s",
+                    hint="it may be doing it still: ask again, or look at what it says in its own terminal",
+                ) from None
+            except OSError:  # the connection was cut
+                answer = b""
         if not answer.endswith(b"\n"):
             raise BusyError(f"run {self.run} ended before it answered", hint="look at what it says in its own terminal")
-        return msgspec.json.decode(answer, type=Response)
+        try:
+            return msgspec.json.decode(answer, type=Response)
+        except (ValueError, RecursionError) as error:
+            raise BusyError(
+                f"run {self.run} answered what is no response: {error}",
+                hint="it may be of another version: use the data-bridge with which it was started",
+            ) from None
 
     def _connected(self) -> socket.socket:
         for path in socket_paths(self._folders, self.run):
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            connection.settimeout(PATIENCE_S)
+            connection.settimeout(self._patience_s)
             try:
                 connection.connect(str(path))
             except OSError:
                 connection.close()
-            else:
+                continue
+            if is_ours(connection):
                 return connection
+            connection.close()
+            raise ConfigError(
+                f"{path} belongs to another user: nothing was sent there",
+                hint="remove that socket, or have its owner do it; it is not that of a run of yours",
+            )
         raise ConfigError(
             f"run {self.run} does not listen on this machine",
             hint="it takes commands of its own user while it works; start it with `data-bridge run`",
@@ -159,3 +183,12 @@ def socket_paths(folders: Sequence[Path], run: str) -> list[Path]:
     """Where the socket of a run may be; paths that are too long for one are left out."""
     paths = [folder / f"{run[:8]}.sock" for folder in folders]
     return [path for path in paths if len(str(path).encode()) <= LONGEST_PATH]
+
+
+def is_ours(connection: socket.socket) -> bool:
+    """Whether the other end belongs to this user or to root, where the system tells; elsewhere modes alone decide."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True
+    size = struct.calcsize("3i")
+    _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return user in (0, os.getuid())

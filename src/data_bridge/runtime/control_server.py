@@ -6,13 +6,12 @@ import os
 import selectors
 import socket
 import stat
-import struct
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from data_bridge.runtime.control import LONGEST_LINE, Request, Response, line, request_from, socket_paths
+from data_bridge.runtime.control import LONGEST_LINE, Request, Response, is_ours, line, request_from, socket_paths
 
 CHUNK = 1 << 16
 MOST_CLIENTS = 64
@@ -75,7 +74,7 @@ class ControlServer:
         except OSError:
             threading.Event().wait(0.1)  # it has gone already, or there are no descriptors left, and select would spin
             return
-        if not _is_ours(connection) or len(self._clients) >= MOST_CLIENTS:
+        if not is_ours(connection) or len(self._clients) >= MOST_CLIENTS:
             connection.close()
             return
         connection.setblocking(False)
@@ -88,7 +87,8 @@ class ControlServer:
             if events & selectors.EVENT_READ:
                 client.read()
             client.write()
-        except OSError:
+        except Exception:  # noqa: BLE001 - it has gone, or there is no answer to what it sent: the others are served on
+            client.unread.clear()
             client.over = True
         if client.over and not client.unread:
             self._selector.unregister(client.connection)
@@ -141,9 +141,6 @@ class _Client:
                 sent = self.connection.send(self.unread)
             except BlockingIOError:
                 return
-            except OSError:
-                self.unread.clear()
-                raise
             del self.unread[:sent]
 
 
@@ -200,12 +197,3 @@ def _locked(folder: Path) -> Generator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def _is_ours(connection: socket.socket) -> bool:
-    """Whether the other end belongs to this user or to root, where the system tells; elsewhere modes alone decide."""
-    if not hasattr(socket, "SO_PEERCRED"):
-        return True
-    size = struct.calcsize("3i")
-    _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    return user in (0, os.getuid())

@@ -86,15 +86,20 @@ class Lanes(Generic[Item, Result]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._account.close()  # first: what is drawn ahead may be waiting for memory held here
-        if self._ahead is not None:
-            self._ahead.stop()
+        self.halt()
         for lane in self._lanes:
             lane.end()
         self._lanes.clear()
         self._queue.clear()
         if self._arena is not None:
             self._arena.close()
+
+    def halt(self) -> None:
+        """Draw no more items: whoever they come from is at rest afterwards, and can be closed. What is on its way is lost,
+        and nothing more can be mapped."""
+        self._account.close()  # first: what is drawn ahead may be waiting for memory held here
+        if self._ahead is not None:
+            self._ahead.stop()
 
     @property
     def function(self) -> Callable[[Item], Result]:

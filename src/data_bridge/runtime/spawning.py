@@ -68,7 +68,14 @@ def _alone() -> bool:
     if sys.platform != "linux":
         return False
     threads = [task for task in Path("/proc/self/task").iterdir() if int(task.name) != threading.get_native_id()]
-    return all((task / "comm").read_text().strip() in HARMLESS for task in threads)
+    return all(_is_harmless(task) for task in threads)
+
+
+def _is_harmless(task: Path) -> bool:
+    try:
+        return (task / "comm").read_text().strip() in HARMLESS
+    except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+        return True
 
 
 def _forked(target: Callable[..., None], args: tuple[Any, ...], theirs: "Sequence[Connection[Any, Any]]") -> None:

@@ -178,6 +178,11 @@ class Stage(ABC, Generic[O]):
         """Source samples it must see together, counted from the start of a partition; 0 = any batch will do."""
         return 0
 
+    @property
+    def row_bytes(self) -> int:
+        """What it may add to one row, where that is so much that few rows must be held at a time; 0 = it is not."""
+        return 0
+
     def check(self) -> None:
         """What only looking outside can tell (a function that cannot be imported). Raises ConfigError; before any work."""
 

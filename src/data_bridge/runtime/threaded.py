@@ -13,7 +13,7 @@ import numpy as np
 from data_bridge.errors import BridgeError, Interrupted
 from data_bridge.model.batch import DictRows, Row, RowFailure
 from data_bridge.rows.decoding import decode
-from data_bridge.rows.picking import joined
+from data_bridge.rows.picking import joined, size_of, size_of_row
 from data_bridge.runtime.graph import WINDOW
 from data_bridge.runtime.stage import Result, Stage, StageBatch, reason
 
@@ -21,7 +21,7 @@ WORKERS = 8
 """Threads, unless told otherwise."""
 
 LOOK_S = 0.1
-"""How often who waits for a row asks whether it is still to wait."""
+"""How often who waits for a row says that it waits, and asks whether it is still to."""
 
 Packet = TypeVar("Packet")
 Results: TypeAlias = Result | Mapping[str, Result]
@@ -55,8 +55,9 @@ class Threaded(Generic[Packet]):
     A stage that is `Rowwise` is asked for one row at a time; any other is given batches of one row. Rows of up to
     `window` packets are in flight, so that a slow row holds up its own packet alone. The first exception that concerns
     more than a row is raised in its packet's turn. Leaving the block ends the threads, at once where the stage knows
-    how to interrupt itself. `alive` is called, from any thread, whenever a row is done. Once `stopped()`, no more rows
-    are waited for.
+    how to interrupt itself. While what came of those packets has `total` bytes or more, rows of the first of them alone
+    are begun. `alive` is called, from any thread, whenever a row is done and while rows are waited for: a server may take
+    its time, and how long it may is for the stage to say. Once `stopped()`, no more rows are waited for.
     """
 
     def __init__(
@@ -65,15 +66,18 @@ class Threaded(Generic[Packet]):
         workers: int = WORKERS,
         window: int = WINDOW,
         *,
+        total: int | None = None,
         alive: Callable[[], None] = lambda: None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._stage = stage
         self._workers = workers
         self._window = window
+        self._total = total
         self._alive = alive
         self._stopped = stopped
         self._rowwise = stage if isinstance(stage, Rowwise) else None
+        self._flights: deque[_Flight[Packet]] = deque()
         self._todo: deque[tuple[_Flight[Packet], int]] = deque()
         self._changed = threading.Condition()
         self._starting = threading.Lock()
@@ -106,7 +110,7 @@ class Threaded(Generic[Packet]):
         An exception of `packets` is raised behind the results of the packets before it. Raises Interrupted once closed
         or stopped, with rows still on their way.
         """
-        flights: deque[_Flight[Packet]] = deque()
+        flights = self._flights
         error: Exception | None = None
         coming = iter(packets)
         try:
@@ -118,13 +122,13 @@ class Threaded(Generic[Packet]):
                 except Exception as raised:  # noqa: BLE001 - raised again behind the results before it
                     error = raised
                     break
-                flights.append(self._launch(packet, batch(packet)))
+                self._launch(packet, batch(packet))
                 while flights and (len(flights) >= self._window or flights[0].landed):
-                    yield self._landed(flights.popleft())
+                    yield self._landed()
             while flights:
-                yield self._landed(flights.popleft())
+                yield self._landed()
         finally:
-            self._forget(flights)
+            self._forget()
         if error is not None:
             raise error
 
@@ -144,24 +148,32 @@ class Threaded(Generic[Packet]):
             thread.join()
         self._threads.clear()
 
-    def _launch(self, packet: Packet, batch: StageBatch) -> "_Flight[Packet]":
+    def _launch(self, packet: Packet, batch: StageBatch) -> None:
         flight: _Flight[Packet] = (
             _Batches(packet, batch, self._stage) if self._rowwise is None else _Rows(packet, batch, self._rowwise)
         )
         if flight.count:
             self._start()
-            with self._changed:
-                self._todo.extend(zip(repeat(flight), range(flight.count)))
-                self._changed.notify(flight.count)
-        return flight
+        with self._changed:
+            self._flights.append(flight)
+            self._todo.extend(zip(repeat(flight), range(flight.count)))
+            self._changed.notify(flight.count)
 
-    def _landed(self, flight: "_Flight[Packet]") -> Landed[Packet]:
+    def _landed(self) -> Landed[Packet]:
+        flight = self._flights[0]
         while not flight.waited(LOOK_S):
+            self._alive()
+            if self._closed:
+                raise Interrupted("the stage was stopped while samples were on their way")
             if self._stopped():
                 raise Interrupted("the run was stopped while samples were on their way")
         landed = flight.land()
         if self._closed:  # rows that were interrupted look like failures
             raise Interrupted("the stage was stopped while samples were on their way")
+        with self._changed:
+            self._flights.popleft()
+            if self._todo:
+                self._changed.notify_all()  # there is room, and another is the first
         return landed
 
     def _start(self) -> None:
@@ -174,13 +186,10 @@ class Threaded(Generic[Packet]):
                     self._threads[number] = thread
                     thread.start()
 
-    def _forget(self, flights: Iterable["_Flight[Packet]"]) -> None:
-        dropped = {id(flight) for flight in flights}
-        if dropped:
-            with self._changed:
-                kept = [each for each in self._todo if id(each[0]) not in dropped]
-                self._todo.clear()
-                self._todo.extend(kept)
+    def _forget(self) -> None:
+        with self._changed:
+            self._flights.clear()
+            self._todo.clear()
 
     def _work(self, number: int) -> None:
         while (task := self._next(number)) is not None:
@@ -195,12 +204,18 @@ class Threaded(Generic[Packet]):
     def _next(self, number: int) -> "tuple[_Flight[Packet], int] | None":
         """The next row, or None for a thread that is not wanted any more."""
         with self._changed:
-            while not self._todo and not self._closed and number < self._workers:
+            while not (self._todo and self._fits(self._todo[0][0])) and not self._closed and number < self._workers:
                 self._changed.wait()
             if self._closed or number >= self._workers:
                 return None
             self._busy += 1
             return self._todo.popleft()
+
+    def _fits(self, flight: "_Flight[Packet]") -> bool:
+        """Whether a row of it may be begun."""
+        return (
+            self._total is None or flight is self._flights[0] or sum(each.size for each in self._flights) < self._total
+        )
 
 
 class _Flight(Generic[Packet]):
@@ -211,6 +226,8 @@ class _Flight(Generic[Packet]):
         self.count = count
         self._found: list[Any] = [None] * count
         self._left = count
+        self.size = 0
+        """Bytes that came of it until now, about."""
         self._busy_s = 0.0
         self._lock = threading.Lock()
         self._done = threading.Event()
@@ -224,14 +241,16 @@ class _Flight(Generic[Packet]):
     def do(self, piece: int, finished: Callable[[], None]) -> None:
         """Do a piece; `finished` is told before whoever waits for the packet."""
         began = time.perf_counter()
+        size = 0
         try:
-            self._found[piece] = self._apply(piece)
+            self._found[piece], size = self._apply(piece)
         except BaseException as error:  # noqa: BLE001 - raised in the thread that takes the result
             self._found[piece] = _Raised(error)
         took = time.perf_counter() - began
         finished()
         with self._lock:
             self._busy_s += took
+            self.size += size
             self._left -= 1
             last = self._left == 0
         if last:
@@ -253,7 +272,8 @@ class _Flight(Generic[Packet]):
                 raise found.error
         return Landed(self.packet, self._result(self._found), self._busy_s)
 
-    def _apply(self, piece: int) -> Any:
+    def _apply(self, piece: int) -> tuple[Any, int]:
+        """What becomes of a piece, and its bytes, about."""
         raise NotImplementedError
 
     def _result(self, found: list[Any]) -> Results:
@@ -273,13 +293,14 @@ class _Rows(_Flight[Packet]):
         self._one = stage.one
         super().__init__(packet, len(self._rows))
 
-    def _apply(self, piece: int) -> Row | RowFailure:
+    def _apply(self, piece: int) -> tuple[Row | RowFailure, int]:
         try:
-            return self._one(dict(self._rows[piece]))  # others may hold the same
+            row = self._one(dict(self._rows[piece]))  # others may hold the same
+            return row, size_of_row(row)
         except BridgeError:
             raise
         except Exception as error:  # noqa: BLE001 - foreign code may raise anything: the failure of this sample
-            return RowFailure(int(self._positions[piece]), reason(error))
+            return RowFailure(int(self._positions[piece]), reason(error)), 0
 
     def _result(self, found: list[Any]) -> Results:
         failures = [each for each in found if isinstance(each, RowFailure)]
@@ -296,10 +317,12 @@ class _Batches(_Flight[Packet]):
         self._stage = stage
         super().__init__(packet, len(batch))
 
-    def _apply(self, piece: int) -> Results:
+    def _apply(self, piece: int) -> tuple[Results, int]:
         batch = self._batch
         row = batch.rows.slice(piece, piece + 1)
-        return self._stage.process(StageBatch(row, batch.indices[piece : piece + 1], batch.prefix))
+        found = self._stage.process(StageBatch(row, batch.indices[piece : piece + 1], batch.prefix))
+        made = (found,) if isinstance(found, Result) else found.values()
+        return found, sum(size_of(each.rows) for each in made)
 
     def _result(self, found: list[Results]) -> Results:
         if not found:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from pydantic import AfterValidator
 
@@ -95,6 +95,10 @@ class Fetch(Stage[FetchOptions]):
         if options.status is not None:
             made.append(Field(name=options.status, type="string", nullable=False))
         return with_fields(fields, *made)
+
+    @property
+    def row_bytes(self) -> int:
+        return self.options.max_bytes
 
     def setup(self) -> None:
         options = self.options
@@ -195,7 +199,8 @@ def _kind(extension: str) -> str:
 
 def _name(url: str, kind: str | None) -> str:
     """What the file is called at its address, with the extension of its content."""
-    name = unquote(urlsplit(url).path.rpartition("/")[2])[-_LONGEST_NAME:]
+    path = re.split(r"[?#]", re.sub(r"[\t\r\n]", "", url), maxsplit=1)[0].partition("://")[2]
+    name = unquote(path.partition("/")[2].rpartition("/")[2])[-_LONGEST_NAME:]
     if kind is None or _kind(name.rpartition(".")[2]) == kind:
         return name
     stem = name.rpartition(".")[0] or name

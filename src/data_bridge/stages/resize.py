@@ -37,7 +37,9 @@ class ResizeOptions(StageOptions):
     )
     quality: Count = option(images.QUALITY, ge=1, le=100, description="of JPEG and WebP")
     min_side: Count = option(0, ge=0, description="drop images with a side shorter than this")
-    max_pixels: Count = option(images.MAX_PIXELS, gt=0, description="a larger image is a failure")
+    max_pixels: Count = option(
+        images.MAX_PIXELS, gt=0, description="an image that is larger, or would become so, is a failure"
+    )
 
     @model_validator(mode="after")
     def _sized(self) -> Self:
@@ -108,6 +110,10 @@ class Resize(Stage[ResizeOptions]):
         if wanted == size and came == form and images.upright(image):
             image.load()  # is it whole?
             return data, extension
+        # Pillow scales across first: for a moment it has the old height, of what is not cut off
+        height = max(wanted[1], round(wanted[1] / scaled[1] * size[1]))
+        if wanted[0] * height > options.max_pixels:
+            raise Skip(f"{wanted[0]} × {height} is more than {options.max_pixels} pixels")
         least = (round(scaled[0] * GAP), round(scaled[1] * GAP)) if scaled[0] < size[0] else None
         return images.encoded(_cut(images.decoded(image, least), scaled, wanted), form, options.quality), extension
 

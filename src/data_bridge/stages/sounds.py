@@ -16,6 +16,8 @@ FORMATS: tuple[Format, ...] = ("flac", "wav", "ogg")
 _WIDTHS: Mapping[str, int] = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "ALAC_16": 16,
                               "ALAC_24": 24, "ALAC_32": 32}  # fmt: skip
 """Bits of a sample by libsndfile's name; what is not here is a fraction, of a lossy codec or a float."""
+MOST_SAMPLES = 1 << 29
+"""Of all channels together: a gigabyte of 16 bits. A few bytes of silence may claim to be any number."""
 _SERIAL = 1
 _BLOCK = 1 << 16
 
@@ -41,20 +43,22 @@ def transcoded(data: bytes, form: Format, quality: int, *, mono: bool) -> bytes:
         with soundfile.SoundFile(io.BytesIO(data)) as sound:
             bits, rate, floats = _WIDTHS.get(sound.subtype), sound.samplerate, sound.subtype in ("FLOAT", "DOUBLE")
             kind = "float32" if bits is None else "int16" if bits <= 16 else "int32"
+            if sound.frames * sound.channels > MOST_SAMPLES:
+                raise Skip(f"more than {MOST_SAMPLES} samples")
             frames = sound.read(dtype=kind, always_2d=True)
             if bits is not None and sound.frames != len(frames):
                 raise Skip(f"the sound ends after {len(frames)} of {sound.frames} frames")
     except soundfile.LibsndfileError as error:
         raise Skip(f"not a sound: {error.error_string}") from None
-    if mono and frames.shape[1] > 1:
-        frames = _mixed(frames)
+    channels = 1 if mono else frames.shape[1]
     file = io.BytesIO()
     subtype = _subtype(form, bits, floats=floats)
     more: dict[str, Any] = {"compression_level": 1 - quality / 100} if form == "ogg" else {}
     try:
-        with soundfile.SoundFile(file, "w", rate, frames.shape[1], subtype, format=form.upper(), **more) as made:
+        with soundfile.SoundFile(file, "w", rate, channels, subtype, format=form.upper(), **more) as made:
             for at in range(0, len(frames), _BLOCK):  # Vorbis needs stack for all that comes at once
-                made.write(frames[at : at + _BLOCK])
+                block = frames[at : at + _BLOCK]
+                made.write(_mixed(block) if channels < frames.shape[1] else block)
     except soundfile.LibsndfileError as error:
         raise Skip(f"no {form} can hold it: {error.error_string}") from None
     written = file.getvalue()

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
-from data_bridge.errors import Fenced, IntegrityError
+from data_bridge.errors import Fenced, IntegrityError, RetryableError
 from data_bridge.model.manifest import Totals
 from data_bridge.model.plan import Partition
 from data_bridge.model.shards import ChangeRecord, Claim, Cursor, Done, Failed, Record, ShardRecord
@@ -269,8 +269,9 @@ def parse(data: bytes, what: str, hint: str = "") -> Record | None:
 class ProgressTracker:
     """The face of one partition's ledger for the attempt that works on it.
 
-    Nothing is done until `append` returned; after `Fenced` nothing more may be written. The commit thread and the one
-    that reads may append at the same time.
+    Nothing is done until `append` returned. Once it raised, nothing more is appended: whether the record is there is not
+    known, and it would decide where the next one belongs. The commit thread and the one that reads may append at the
+    same time.
     """
 
     def __init__(self, ledger: Ledger, partition: Partition, *, driver: str = "", token: str | None = None) -> None:
@@ -280,6 +281,7 @@ class ProgressTracker:
         self._driver = driver
         self._pending: dict[str, ShardRecord] = {}
         self._appending = threading.Lock()
+        self._broken: BaseException | None = None
         self.log, self._unrepeated = ledger.follow(partition)
 
     @property
@@ -323,9 +325,16 @@ class ProgressTracker:
         claims.closed(self.token)
 
     def append(self, record: Record) -> None:
-        """Commit one record. Raises Fenced when another attempt has written at this place."""
+        """Commit one record. Raises Fenced when another attempt has written at this place, and once anything was raised
+        the same again."""
         with self._appending:
-            self._append(record)
+            if self._broken is not None:
+                raise self._broken
+            try:
+                self._append(record)
+            except BaseException as error:
+                self._broken = error
+                raise
         if isinstance(record, ShardRecord) and record.key is not None:
             self._pending.pop(record.key, None)
 
@@ -333,10 +342,15 @@ class ProgressTracker:
         key = self._ledger.key(self.partition.name, self.log.next_seq)
         data = dump(record)
         if not self._ledger.store.put_if_absent(key, data):
-            data = self._ledger.store.get(key) or b""
-            there = parse(data, key) if data else None
+            stored = self._ledger.store.get(key) or b""
+            there = parse(stored, key) if stored else None
             if there is None or there.token != record.token:
                 raise Fenced(f"partition {self.partition.index} was taken over by another attempt")
+            if stored != data:
+                raise RetryableError(
+                    f"partition {self.partition.index}: an earlier record of this attempt was stored after all",
+                    hint="run the same command again: it goes on behind that record",
+                )
         self.log.take(record)
         self._unrepeated.append(data)
         self._repeat()
