@@ -30,6 +30,7 @@ CATCH_ALL: dict[str, int] = {
     "runtime/control_server.py": 2,
     "runtime/lane.py": 2,
     "runtime/lanes.py": 2,
+    "runtime/side.py": 1,
     "runtime/stage.py": 1,
     "runtime/threaded.py": 3,
     "runtime/threads.py": 2,

@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from data_bridge.config import Settings, load_settings, run_folder, socket_folders
+from data_bridge.config import Settings, load_settings, run_folder, socket_folders, stages_folder
 from data_bridge.engine.base import EngineReport
 from data_bridge.engine.drive import drive, refuse_too_many_failures
 from data_bridge.errors import ConfigError, FatalError
@@ -143,6 +144,13 @@ def now(run: str) -> Snapshot | None:
     """What a run says that works on this machine now, by its id; None for one that does not."""
     snapshot = latest(run_folder(run))
     return snapshot if snapshot is not None and is_running(snapshot) else None
+
+
+def stage_files(run: str) -> dict[str, Path]:
+    """By stage, the folders of this machine in which stages of a run left something to look at."""
+    with suppress(FileNotFoundError, RuntimeError):  # RuntimeError: this user has no home
+        return {folder.name: folder for folder in sorted(stages_folder(run).iterdir()) if any(folder.iterdir())}
+    return {}
 
 
 def graph(settings: Settings) -> tuple[Box, ...]:

@@ -61,8 +61,9 @@ def records_of(
                 "samples_per_shard": 400,
                 "partition_bytes": 100_000,
                 "on_error": "skip",
+                "pools": {"tight": {"bytes": 1}},
                 "stages": [
-                    {"map": {"call": "called_by_test:tidy"}, "name": "tidy"},
+                    {"map": {"call": "called_by_test:tidy"}, "name": "tidy", "executor": "thread", "pool": "tight"},
                     {"filter": {"call": "called_by_test:even"}, "name": "even"},
                     {"called_by_test:Odd": {}, "name": "sums"},
                 ],
@@ -100,7 +101,7 @@ def test_rows_are_counted_from_the_source_to_the_store(
         "even": (ROWS - failed, half, 0, half - failed),
         "writer": (half, half, 0, 0),
     }
-    assert list(parts) == ["source", "tidy", "even", "sums", "writer", "shards", "upload", "memory"]
+    assert list(parts) == ["source", "tidy", "even", "sums", "writer", "shards", "upload", "memory", "tight"]
     assert {r.stage: r.stage_type for r in parts.values()}["tidy"] == "map"
     assert parts["sums"].count("sum_of_n") == sum(range(0, ROWS, 2))
     shards = list((tmp_path / "out").glob("*.tar"))

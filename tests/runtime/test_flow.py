@@ -12,8 +12,9 @@ from support.stages import Copies, CopiesOptions, Parity
 from data_bridge.errors import FatalError
 from data_bridge.model.batch import DictRows, RowFailure
 from data_bridge.runtime.flow import Flow, Lot, Passed
-from data_bridge.runtime.graph import SOURCE, Wanted, WantedSink, wire
+from data_bridge.runtime.graph import SOURCE
 from data_bridge.runtime.stage import Result, Stage, StageBatch, StageOptions
+from data_bridge.runtime.wiring import Wanted, WantedSink, wire
 
 
 def lot(count: int, first: int = 0) -> Lot:

@@ -3,12 +3,14 @@
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from support.stages import Copies, CopiesOptions, Parity
 
 from data_bridge.config import Settings
 from data_bridge.errors import ConfigError
-from data_bridge.runtime.graph import SOURCE, Graph, Sink, Wanted, WantedSink, wire
+from data_bridge.runtime.graph import SOURCE, Graph, Sink
 from data_bridge.runtime.stage import StageOptions
+from data_bridge.runtime.wiring import Wanted, WantedSink, wire
 from data_bridge.stages.build import build
 from data_bridge.stages.shuffle import Shuffle, ShuffleOptions
 
@@ -46,6 +48,90 @@ def test_stages_may_be_written_in_any_order() -> None:
 
     assert problems == []
     assert [node.name for node in graph.nodes] == ["early", "late"]
+
+
+def test_what_only_looks_is_passed_by() -> None:
+    graph = graph_of(SAME, {"preview": {}}, {"filter": {"where": {"n": {"min": 1}}}}, {"preview": {"samples": 3}})
+
+    assert [(node.name, node.inputs) for node in graph.nodes] == [("map", (SOURCE,)), ("filter", ("map.out",))]
+    assert graph.sinks == (Sink("", "filter.out"),)
+    assert [(b.port, b.name, b.overflow, b.capacity, b.most) for b in graph.branches] == [
+        ("map.out", "preview", "KEEP_NEWEST", 4, 16),
+        ("filter.out", "preview-2", "KEEP_NEWEST", 4, 3),
+    ]
+
+
+def test_a_look_at_the_source_needs_no_other_stage() -> None:
+    graph = graph_of({"preview": {}})
+
+    assert (graph.nodes, graph.sinks) == ((), (Sink("", SOURCE),))
+    assert [branch.port for branch in graph.branches] == [SOURCE]
+
+
+def test_the_config_says_how_packets_wait_before_a_branch() -> None:
+    look = {"name": "look", "queue_capacity": 2, "overflow_behavior": "drop_new"}
+    graph = graph_of(
+        {**SAME, "outputs": [{"name": "out"}, look]},
+        {**SAME, "name": "other", "input": "map.look"},
+        {"preview": {}},
+    )
+
+    assert graph.sinks == (Sink("", "map.out"),)
+    (branch,) = graph.branches
+    assert ([node.name for node in branch.nodes], branch.port) == (["other", "preview"], "map.look")
+    assert (branch.overflow, branch.capacity, branch.most) == ("DROP_NEW", 2, 0)
+
+
+def test_the_outputs_of_a_stage_that_does_not_divide_hold_the_same() -> None:
+    graph = graph_of({**SAME, "outputs": [{"name": "a"}, {"name": "b"}]})
+
+    assert graph.sinks == (Sink("a", "map.a"), Sink("b", "map.b"))
+    assert graph.keeps_counts("map.a")
+    assert graph.keeps_counts("map.b")
+
+
+def test_everything_that_is_wrong_beside_the_way_is_told_at_once() -> None:
+    lossy = {"overflow_behavior": "KEEP_NEWEST"}
+    with pytest.raises(ConfigError) as refused:
+        graph_of(
+            {**SAME, "output": lossy},
+            {**SAME, "name": "second", "input": "map", "output": {"name": "x", **lossy}},
+            {"shuffle": {"window": 8}, "input": "second.x", "output": lossy},
+            {"preview": {}, "input": ["shuffle", "source"], "executor": "thread"},
+            {"filter": {"where": {"n": {"min": 1}}}, "input": "preview"},
+            {**SAME, "name": "last", "input": "map", "pool": "p"},
+            writers=[{"name": "w", "input": "last"}],
+            pools={"p": {"bytes": "1MB"}},
+        )
+
+    told = refused.value.message
+    for words in (
+        "stages.map.out: KEEP_NEWEST would lose samples on their way to a writer",
+        "stages.shuffle: it needs samples together, which it does not get beside",
+        "stages.shuffle.out: nothing queues there",
+        "stages: second, shuffle, preview lead to no writer, and read map.out and source",
+        "stages.preview.executor: it has a thread of its own",
+        "stages.filter.input: preview only looks at samples",
+        "stages.last.pool: no packet waits there",
+        "stages: nothing reads filter.out",
+    ):
+        assert words in told, told
+
+
+def test_one_branch_has_one_pool() -> None:
+    with pytest.raises(ConfigError, match="give them one pool, not a and b"):
+        graph_of(
+            SAME,
+            {**SAME, "name": "x", "pool": "a", "input": "map"},
+            {"preview": {}, "pool": "b"},
+            writers=[{"name": "w", "input": "map"}],
+            pools={"a": {"bytes": 1}, "b": {"bytes": 1}},
+        )
+
+
+def test_a_pool_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"stages.preview.pool: there is no pool 'p' in `pools`; there is q"):
+        graph_of({"preview": {}, "pool": "p"}, pools={"q": {"bytes": "1MB"}})
 
 
 def test_every_output_that_nobody_reads_gets_a_writer_of_its_own() -> None:

@@ -114,6 +114,22 @@ CASES: dict[str, Case] = {
             "stages": [{"filter": {"call": f"{STAGES}:is_even"}}, {"map": {"call": f"{STAGES}:stamped"}}],
         },
     ),
+    "jsonl looked at beside the way": Case(
+        json_lines,
+        {
+            "partition_bytes": 6_000,
+            "pools": {"look": {"bytes": "20kB"}},
+            "stages": [
+                {
+                    "map": {"call": f"{STAGES}:stamped"},
+                    "outputs": [{"name": "out"}, {"name": "look", "queue_capacity": 1}],
+                },
+                {"preview": {"samples": 3}, "input": "map.out"},
+                {f"{STAGES}:Look": {}, "input": "map.look", "pool": "look"},
+            ],
+            "writers": [{"name": "w", "input": "map.out"}],
+        },
+    ),
     "parquet multiplied": Case(
         parquet,
         {

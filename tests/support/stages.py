@@ -1,12 +1,15 @@
 """Stages for tests: each does one of the things that are hard for resume."""
 
-from collections.abc import Mapping
+import os
+import threading
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from data_bridge.model.batch import Row
-from data_bridge.runtime.stage import Outlet, Result, Stage, StageBatch, StageOptions
+from data_bridge.errors import FatalError
+from data_bridge.model.batch import Row, RowFailure
+from data_bridge.runtime.stage import Outlet, Result, SideStage, Stage, StageBatch, StageOptions
 
 
 class CopiesOptions(StageOptions):
@@ -30,6 +33,7 @@ class Parity(Stage[StageOptions]):
     """Sends samples to `even` or `odd`; every 50th to `rare` alone."""
 
     kind = "parity"
+    divides = True
     drops = True
 
     def __init__(self, options: StageOptions, outlets: Any = ()) -> None:
@@ -71,4 +75,44 @@ def is_small_or_not(row: Row) -> Row:
 def own_key(row: Row) -> Row:
     """Changes its row in place, as many functions do."""
     row["text"] = row["text"].upper()
+    return row
+
+
+class LookOptions(StageOptions):
+    fails_at: int | None = None
+    """A source index."""
+
+
+class Look(SideStage[LookOptions]):
+    """Writes down the indices it has seen, in a file for each instance; may hang until `LOOK_GO` is set."""
+
+    kind = "look"
+    Options = LookOptions
+
+    def look(self, batch: StageBatch) -> Sequence[RowFailure]:
+        assert LOOK_GO.wait(30)
+        if self.options.fails_at in batch.indices.tolist():
+            raise ValueError("cannot look at it")
+        assert self.folder is not None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / f"{os.getpid()}-{id(self)}.txt").open("a") as file:
+            file.writelines(f"{batch.prefix}{index}\n" for index in batch.indices.tolist())
+        return [RowFailure(at, "odd") for at in np.flatnonzero(batch.indices % 2).tolist()]
+
+
+class Glance(Look):
+    """The same, missing some rather than hold anything up."""
+
+    kind = "glance"
+    overflow = "DROP_NEW"
+
+
+LOOK_GO = threading.Event()
+LOOK_GO.set()
+
+
+def fatal_at_1500(row: Row) -> Row:
+    """Ends the run."""
+    if row["id"] == 1500:
+        raise FatalError("this is the 1500th")
     return row

@@ -159,7 +159,8 @@ def status(
     destination, settings = _destination(run, config, prefix, limit)
     report = api.status(destination, settings)
     now = api.now(report.run)
-    say(words.as_json(report, now=now) if as_json else words.status(report, now))
+    files = api.stage_files(report.run)
+    say(words.as_json(report, now=now, stage_files=files) if as_json else words.status(report, now, files))
 
 
 @app.command(epilog="Example: data-bridge watch configs/quickstart.yaml")

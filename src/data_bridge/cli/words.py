@@ -9,6 +9,9 @@ from urllib.parse import unquote
 from data_bridge.errors import BridgeError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from data_bridge.config import Settings
     from data_bridge.model.report import PlanReport, RunReport, StatusReport, VerifyReport
     from data_bridge.monitor.snapshot import Snapshot
@@ -54,9 +57,9 @@ def fail(error: BridgeError) -> None:
     tell(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""))
 
 
-def as_json(report: Any, now: "Snapshot | None" = None) -> str:
+def as_json(report: Any, now: "Snapshot | None" = None, **more: Any) -> str:
     """A report as one JSON document, with what a run says at this moment."""
-    values = asdict(report)
+    values = {**asdict(report), **more}
     if now is not None:
         import msgspec
 
@@ -161,8 +164,8 @@ def _reading(place: str, kind: str) -> list[str]:
     return ["  webdataset.WebDataset([presigned URLs of the shards in shards.txt], shardshuffle=False)"]
 
 
-def status(report: "StatusReport", now: "Snapshot | None" = None) -> str:
-    """The ledger in a few lines, and what a run says at this moment."""
+def status(report: "StatusReport", now: "Snapshot | None" = None, files: "Mapping[str, Path] | None" = None) -> str:
+    """The ledger in a few lines, what a run says at this moment, and where its stages left something to look at."""
     expected = f" of {report.samples_expected:,}" if report.samples_expected is not None else ""
     lines = [
         ("run", f"{report.run}  {'complete' if report.complete else 'not complete'}"),
@@ -174,6 +177,7 @@ def status(report: "StatusReport", now: "Snapshot | None" = None) -> str:
         ("samples", f"{report.samples:,}{expected} committed, {report.failed:,} failed"),
         ("shards", f"{report.shards:,}, {size(report.bytes)}"),
         *(("error", error) for error in report.errors[:5]),
+        *((f"{name} in", str(folder)) for name, folder in (files or {}).items()),
     ]
     if now is not None:
         busiest = f", most at work: {now.busiest}" if now.busiest else ""

@@ -6,7 +6,7 @@ from data_bridge.config.fields import Section
 from data_bridge.config.fingerprint import byte_settings, changed_values, config_hash
 from data_bridge.config.loading import explained, load_settings, overridden
 from data_bridge.config.monitoring import MetricsSettings
-from data_bridge.config.places import run_folder, runs_folder
+from data_bridge.config.places import run_folder, runs_folder, stages_folder
 from data_bridge.config.secrets import (
     is_secret_name,
     public_uri,
@@ -24,13 +24,14 @@ from data_bridge.config.settings import (
     SourceOptions,
     VastSettings,
 )
-from data_bridge.config.stages import OutputSettings, StageSettings, WriterSettings
+from data_bridge.config.stages import OutputSettings, PoolSettings, StageSettings, WriterSettings
 
 __all__ = [
     "FOREIGN",
     "MetricsSettings",
     "OutputSettings",
     "PipelineSettings",
+    "PoolSettings",
     "R2Settings",
     "S3Settings",
     "Section",
@@ -57,6 +58,7 @@ __all__ = [
     "runs_folder",
     "secrets_in",
     "socket_folders",
+    "stages_folder",
     "with_changes",
     "with_open_secrets",
 ]

@@ -11,3 +11,8 @@ def runs_folder() -> Path:
 def run_folder(run: str) -> Path:
     """The folder of one run. It need not exist, and nothing in it decides what is done: that is the ledger's."""
     return runs_folder() / run
+
+
+def stages_folder(run: str) -> Path:
+    """Where the stages of a run leave what is for a person, each in a folder of its own name."""
+    return run_folder(run) / "stages"

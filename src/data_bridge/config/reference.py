@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from data_bridge.config.fields import Section
 from data_bridge.config.monitoring import MetricsSettings
 from data_bridge.config.settings import PipelineSettings, R2Settings, S3Settings, SourceOptions, VastSettings
-from data_bridge.config.stages import OutputSettings, StageSettings, WriterSettings
+from data_bridge.config.stages import OutputSettings, PoolSettings, StageSettings, WriterSettings
 
 _HEAD = """\
 # Config reference
@@ -46,6 +46,7 @@ _BLOCKS: tuple[tuple[str, type[Section], str], ...] = (
     ),
     ("pipeline.stages[].outputs[]", OutputSettings, "A stage with one output may write `output: {…}`."),
     ("pipeline.writers[]", WriterSettings, ""),
+    ("pipeline.pools.<name>", PoolSettings, "See [stages.md](stages.md#beside-the-way-to-the-writers)."),
     ("r2", R2Settings, "Optional. With it and no `output_uri`, the destination is `r2://<bucket>/<prefix>/<dataset>`."),
     ("s3", S3Settings, "Optional."),
     ("metrics", MetricsSettings, "Optional. See [metrics.md](metrics.md)."),

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, SecretStr, field_validator, model_validator
 from data_bridge.config.fields import Count, Section, Size, field
 from data_bridge.config.monitoring import MetricsSettings
 from data_bridge.config.secrets import with_hidden_secrets
-from data_bridge.config.stages import StageSettings, WriterSettings, numbered
+from data_bridge.config.stages import PoolSettings, StageSettings, WriterSettings, numbered
 
 
 class VastSettings(Section):
@@ -156,6 +156,7 @@ class PipelineSettings(Section):
         description="close a shard after this many source samples even if few were written; default 64 x samples_per_shard",
     )
     stages: tuple[StageSettings, ...] = field((), byte=True, description="what is done to the samples, in order")
+    pools: dict[str, PoolSettings] = field({}, byte=False, description="memory for packets that wait, by name")
     writers: tuple[WriterSettings, ...] = field(
         (), byte=True, description="default: one for each output that no stage reads"
     )
@@ -185,6 +186,16 @@ class PipelineSettings(Section):
     @classmethod
     def _one_name_each(cls, value: tuple[StageSettings, ...]) -> tuple[StageSettings, ...]:
         return numbered(value)
+
+    @model_validator(mode="after")
+    def _pools_exist(self) -> "PipelineSettings":
+        for stage in self.stages:
+            if stage.pool is not None and stage.pool not in self.pools:
+                known = ", ".join(self.pools) or "none"
+                raise ValueError(
+                    f"stages.{stage.name}.pool: there is no pool {stage.pool!r} in `pools`; there is {known}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _options_fit(self) -> "PipelineSettings":

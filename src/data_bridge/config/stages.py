@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, field_validator, model_validator
 
 from data_bridge.config.fields import Count, Section, Size, field
 from data_bridge.config.secrets import with_hidden_secrets
@@ -20,6 +20,10 @@ def _named(value: str) -> str:
     if not _NAME.fullmatch(value):
         raise ValueError(f"{value!r} is no name: use letters, digits, `-` and `_`, at most 64")
     return value
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
 
 
 def _default_name(kind: str) -> str:
@@ -37,7 +41,16 @@ class OutputSettings(Section):
     name: Name = field("out", byte=True, description="what others call it: `stage.name`")
     weight: float | None = field(None, byte=True, gt=0, description="share of the samples (`split` by weight)")
     queue_capacity: Count = field(
-        QUEUE_CAPACITY, byte=False, gt=0, description="packets on their way in the threads of a stage that waits"
+        QUEUE_CAPACITY,
+        byte=False,
+        gt=0,
+        description="packets on their way in the threads of a stage that waits, or before stages that lead to no writer",
+    )
+    overflow_behavior: Annotated[Literal["BLOCK", "DROP_NEW", "KEEP_NEWEST"], BeforeValidator(_upper)] | None = field(
+        None,
+        byte=False,
+        description="what a full queue does before stages that lead to no writer: the run waits, or they miss the new or the "
+        "oldest packet; default: as those stages have it",
     )
 
 
@@ -62,6 +75,9 @@ class StageSettings(Section):
         byte=False,
         gt=0,
         description="threads (default 8), or most cores of a slot (default: those that are free)",
+    )
+    pool: str | None = field(
+        None, byte=False, description="one of `pools`: packets in its threads, or queued before it, share those bytes"
     )
     on_error: Literal["fail", "skip", "quarantine"] | None = field(
         None, byte=True, description="a sample it cannot use; default: `pipeline.on_error`"
@@ -109,6 +125,12 @@ class StageSettings(Section):
     def inputs(self) -> tuple[str, ...]:
         """The outputs it reads, as written; empty = the stage before."""
         return (self.input,) if isinstance(self.input, str) else self.input or ()
+
+
+class PoolSettings(Section):
+    """Memory for packets that wait, shared by the stages that name it."""
+
+    bytes: Size = field(byte=False, gt=0, description="together at most, over all workers")
 
 
 class WriterSettings(Section):

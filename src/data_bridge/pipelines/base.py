@@ -1,7 +1,7 @@
 """A run's steps: prepare (plan), process (one partition), finalize (manifest)."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_bridge.config import Settings
+from data_bridge.config import PoolSettings, Settings, stages_folder
 from data_bridge.errors import BridgeError, BusyError, ConfigError, ConflictError, Fenced, IntegrityError, StoreError
 from data_bridge.events import BudgetUsed, PartitionClaimed, PartitionDone
 from data_bridge.io.sources.stream import SampleStream
@@ -18,6 +18,7 @@ from data_bridge.model.plan import Generation, Part, Partition, Plan
 from data_bridge.model.shards import Done, Failed
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
+from data_bridge.pipelines.beside import Beside
 from data_bridge.pipelines.commit import Committer, Control, Opening
 from data_bridge.pipelines.finalize import finalize
 from data_bridge.pipelines.fresh import start_over
@@ -27,6 +28,7 @@ from data_bridge.pipelines.process import PartitionRun, resume_at
 from data_bridge.pipelines.sinks import SinkPlan, sink_plans
 from data_bridge.pipelines.staging import PROBES, Staging, foreign, staging_base
 from data_bridge.pipelines.survey import Look, Survey, Surveyed, look_at, surveyors
+from data_bridge.runtime.pool import Pool
 from data_bridge.stages.build import build
 from data_bridge.utils import claims
 from data_bridge.utils.budget import Budgeted, ByteBudget, slot_bytes, usable_memory
@@ -54,6 +56,9 @@ class Pipeline:
         self.budget = ByteBudget(slot_bytes(settings.pipeline.memory_bytes, slots, usable_memory()))
         """What everything in flight in this slot draws on."""
         self.stream = SampleStream(settings, budget=self.budget)
+        self.pools = {name: Pool(name, ByteBudget(max(1, pool.bytes // slots))) for name, pool in self._pool_settings()}
+        """Memory for packets that wait, by name; what has none of its own draws on that of "", the slot's."""
+        self.pools[""] = Pool("", self.budget)
         if isinstance(store, Budgeted):
             store.draw_on(self.budget)
         self._plan = plan
@@ -67,6 +72,11 @@ class Pipeline:
         if slots != self._slots:
             self._slots = slots
             self.budget.resize(slot_bytes(self.settings.pipeline.memory_bytes, slots, usable_memory()))
+            for name, pool in self._pool_settings():
+                self.pools[name].budget.resize(max(1, pool.bytes // slots))
+
+    def _pool_settings(self) -> ItemsView[str, PoolSettings]:
+        return self.settings.pipeline.pools.items()
 
     @property
     def plan(self) -> Plan:
@@ -166,7 +176,12 @@ class Pipeline:
         control.emit(PartitionClaimed(part.partition.index, tracker.log.cursor.index))
         sinks = self._sinks()
         metering = Metering(
-            self.settings.pipeline, [s.name for s in sinks], part.partition.index, control.emit, self.budget
+            self.settings.pipeline,
+            [s.name for s in sinks],
+            part.partition.index,
+            control.emit,
+            self.budget,
+            [pool for name, pool in self.pools.items() if name],
         )
         try:
             return self._attempt(part, tracker, control, metering, sinks)
@@ -206,6 +221,15 @@ class Pipeline:
                 metering=metering,
                 account=self.budget.account("packing"),
                 total=self.budget.total,
+                pool=self.pools.__getitem__,
+                beside=Beside(
+                    pipeline,
+                    partition.key_prefix,
+                    control,
+                    metering,
+                    pool=self.pools.__getitem__,
+                    folder=_stages_folder(self.plan.run),
+                ),
             )
             try:
                 packing = Packing(self.settings, generation, partition, self._marked(partition))
@@ -320,6 +344,13 @@ class Pipeline:
     def _where(self, part: Part) -> "_Where":
         uris = [part.files[p.file].uri for p in part.partition.pieces]
         return _Where(part.partition, uris, counted=self.plan.first.counted)
+
+
+def _stages_folder(run: str) -> Path | None:
+    """Where stages leave what is for a person, on this machine; None for a user without a home."""
+    with suppress(RuntimeError):
+        return stages_folder(run)
+    return None
 
 
 class _Where:

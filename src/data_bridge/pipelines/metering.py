@@ -11,6 +11,7 @@ from data_bridge.runtime.flow import StageWork
 from data_bridge.runtime.graph import SOURCE
 from data_bridge.runtime.metrics import Flushable, SlotMetrics
 from data_bridge.runtime.outline import WRITER, writer_part
+from data_bridge.runtime.pool import Pool
 from data_bridge.utils.budget import ByteBudget
 
 
@@ -24,6 +25,7 @@ class Metering:
         partition: int,
         emit: Callable[[Event], None],
         budget: ByteBudget,
+        pools: Sequence[Pool] = (),
     ) -> None:
         self._kinds: Mapping[str, str] = {stage.name: stage.kind for stage in settings.stages}
         self._partition = partition
@@ -38,6 +40,7 @@ class Metering:
         self._shards = self._metrics.part("shards", "shards")
         self._upload = self._metrics.part("upload", "upload")
         self._memory = self._metrics.part("memory", "memory")
+        self._pools = [(pool, self._metrics.part(pool.name, "pool")) for pool in pools]
         self._waited_s = 0.0
 
     def reading(self, batches: Generator[Batch]) -> Generator[Batch]:
@@ -87,6 +90,10 @@ class Metering:
         self._upload.statistics("upload_seconds", seconds)
         self.tell()
 
+    def with_queue(self, stage: str, queue: Flushable) -> None:
+        """Tell this queue's use with a stage."""
+        self._metrics.part(stage, self._kinds.get(stage, SOURCE)).also(queue)
+
     def staged(self, size: int, most: int) -> None:
         """So many bytes wait for their upload or commit."""
         self._upload.gauge("staged_bytes", size, most)
@@ -100,6 +107,12 @@ class Metering:
         if not self._metrics.due and not now:
             return
         self._memory.gauge("memory_bytes", self._budget.held, self._budget.total)
+        for pool, part in self._pools:
+            part.gauge("pool_bytes", pool.budget.held, pool.budget.total)
+            part.gauge("pool_leaked", pool.leaked)
+            for use in pool.budget.usage():
+                part.count(pool_waits=use.waits)
+                part.load(waiting_s=use.waited_s)
         records = self._metrics.flush(now=now)
         if records:
             self._emit(Flushed(self._partition, records))

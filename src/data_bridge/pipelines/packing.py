@@ -7,21 +7,21 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from data_bridge.config import PipelineSettings, Settings, with_changes
+from data_bridge.config import Settings
 from data_bridge.io.sources.stream import SampleStream
 from data_bridge.model.batch import Batch, DictRows, RowFailure, Rows
 from data_bridge.model.changes import Change
 from data_bridge.model.keys import IndexKeys
 from data_bridge.model.plan import Generation, Partition
 from data_bridge.model.shards import Encoded
+from data_bridge.pipelines.flows import Flows
 from data_bridge.pipelines.sinks import SinkPlan, sink_plans
 from data_bridge.rows.decoding import decode
 from data_bridge.rows.picking import joined, size_of
 from data_bridge.rows.values import raw_of
 from data_bridge.runtime.flow import Flow, Lot, StageWork, Transit
-from data_bridge.runtime.graph import SOURCE
+from data_bridge.runtime.graph import SOURCE, Branch
 from data_bridge.runtime.outline import writer_part
-from data_bridge.runtime.stage import Surveying
 from data_bridge.stages.build import build
 
 
@@ -64,6 +64,8 @@ class Packed:
     runs: tuple[Run, ...]
     failures: tuple[RowFailure, ...]
     work: tuple[StageWork, ...] = ()
+    beside: tuple[Lot, ...] = ()
+    """What each branch beside the way looks at."""
 
 
 Pack = Callable[[Piece], Packed]
@@ -84,48 +86,17 @@ class Packing:
 
     def packer(self) -> "Packer":
         pipeline = self.settings.pipeline
+        graph = build(pipeline)
         policies = (pipeline.on_error, *(stage.on_error for stage in pipeline.stages))
         return Packer(
             SampleStream(self.settings).checker(self.generation.format),
-            _Flows(pipeline, self.partition.key_prefix, self.marked, keep_raw="quarantine" in policies),
-            sink_plans(pipeline, build(pipeline), self.generation),
+            Flows(pipeline, self.partition.key_prefix, self.marked, keep_raw="quarantine" in policies),
+            sink_plans(pipeline, graph, self.generation),
+            graph.branches,
             self.partition,
             self.generation.key_digits,
             keep_raw="quarantine" in policies,
         )
-
-
-class _Flows:
-    """The stages as live changes have them: made when the first packet comes, and again when a packet has others."""
-
-    def __init__(
-        self, settings: PipelineSettings, prefix: str, marked: Mapping[str, NDArray[np.int64]], *, keep_raw: bool
-    ) -> None:
-        self._settings = settings
-        self._prefix = prefix
-        self._marked = marked
-        self._keep_raw = keep_raw
-        self._changes: tuple[Change, ...] = ()
-        self._flow: Flow | None = None
-
-    def __call__(self, changes: tuple[Change, ...]) -> Flow:
-        if self._flow is not None and changes != self._changes:
-            self._flow.close()
-            self._flow = None
-        if self._flow is None:
-            graph = build(with_changes(self._settings, changes))
-            for node in graph.nodes:
-                if isinstance(node.stage, Surveying):
-                    node.stage.marked = self._marked.get(node.name)
-            self._flow, self._changes = Flow(graph, self._prefix, keep_raw=self._keep_raw), changes
-            self._flow.setup()
-        return self._flow
-
-    def close(self) -> None:
-        """Let go of what the stages opened."""
-        if self._flow is not None:
-            self._flow.close()
-            self._flow = None
 
 
 class Packer:
@@ -134,8 +105,9 @@ class Packer:
     def __init__(
         self,
         check: Callable[[Batch], Batch],
-        flows: _Flows,
+        flows: Flows,
         sinks: Sequence[SinkPlan],
+        branches: Sequence[Branch],
         partition: Partition,
         key_digits: int,
         *,
@@ -144,6 +116,7 @@ class Packer:
         self._check = check
         self._flows = flows
         self._sinks = [(sink, sink.writer()) for sink in sinks]
+        self._branches = branches
         self._partition = partition
         self._key_digits = key_digits
         self._keep_raw = keep_raw
@@ -166,7 +139,8 @@ class Packer:
             if sink.block:
                 offsets = np.full(len(offsets), piece.skip, dtype=np.int64)
             runs.append(Run(encoded, offsets, len(there), block=bool(sink.block)))
-        return Packed(tuple(runs), _one_each(failures), tuple(work))
+        beside = tuple(passed.lots[branch.port].newest(branch.most) for branch in self._branches)
+        return Packed(tuple(runs), _one_each(failures), tuple(work), beside)
 
     def flow(self, changes: tuple[Change, ...]) -> Flow:
         """The stages as these changes have them."""

@@ -91,7 +91,7 @@ def first_generation(settings: Settings, stream: SampleStream) -> tuple[Generati
             f"pipeline.input_uri: {shown(pipeline.input_uri)} holds no samples",
             hint="check the path and input_format, or pass --allow-empty if that is right",
         )
-    values = byte_settings(settings)
+    values = byte_settings(_writing(settings, graph))
     seen = probes(graph, probe, stream, listing, partitions)
     frozen = {sink.name: _frozen(sink_settings(pipeline, sink.name), seen[sink.input]) for sink in graph.sinks}
     counted = bool(partitions) and all(p.samples is not None for p in partitions)
@@ -114,6 +114,15 @@ def first_generation(settings: Settings, stream: SampleStream) -> tuple[Generati
         writers=frozen,
     )
     return generation, probe.mean_sample_bytes
+
+
+def _writing(settings: Settings, graph: Graph) -> Settings:
+    """The settings without stages that lead to no writer: those may come and go while a dataset is made."""
+    names = {node.name for branch in graph.branches for node in branch.nodes}
+    if not names:
+        return settings
+    kept = tuple(stage for stage in settings.pipeline.stages if stage.name not in names)
+    return settings.model_copy(update={"pipeline": settings.pipeline.model_copy(update={"stages": kept})})
 
 
 def _frozen(settings: PipelineSettings, probe: Probe) -> dict[str, Any]:
@@ -144,12 +153,13 @@ def _libraries(settings: Settings, graph: Graph) -> dict[str, str]:
 def check_unchanged(settings: Settings, plan: Plan) -> None:
     """Refuse a config or a byte-making library that differs from the plan's, with the difference."""
     before = plan.first.config
-    now = changed_values(before, settings)
+    graph = build(settings.pipeline, check=True)
+    now = changed_values(before, _writing(settings, graph))
     if now is not None:
         raise ConflictError(
             "the config differs from the one this destination was made with:\n" + _diff(before, now), hint=NEXT_STEP
         )
-    libraries = _libraries(settings, build(settings.pipeline, check=True))
+    libraries = _libraries(settings, graph)
     if libraries != plan.first.libraries:
         raise ConflictError(
             "libraries that make bytes of the shards differ from those of the first run:\n"

@@ -5,11 +5,12 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from data_bridge.config import PipelineSettings, StageSettings
-from data_bridge.errors import SourceError
+from data_bridge.errors import FatalError, SourceError
 from data_bridge.events import SamplesPacked
 from data_bridge.model.batch import Batch
 from data_bridge.model.plan import Partition
 from data_bridge.model.shards import Cursor, Done
+from data_bridge.pipelines.beside import Beside
 from data_bridge.pipelines.commit import Committer, Control
 from data_bridge.pipelines.live import Live
 from data_bridge.pipelines.metering import Metering
@@ -20,6 +21,7 @@ from data_bridge.pipelines.sinks import SinkPlan
 from data_bridge.pipelines.staging import Staging
 from data_bridge.pipelines.waiting import MOST_WAITING, Waiting, most_waiting
 from data_bridge.runtime.lanes import Lanes
+from data_bridge.runtime.pool import Pool
 from data_bridge.utils.budget import Account
 from data_bridge.utils.files import disk_full
 from data_bridge.utils.progress import PartitionLog, ProgressTracker
@@ -55,6 +57,8 @@ class PartitionRun:
         metering: Metering,
         account: Account,
         total: int,
+        pool: Callable[[str], Pool],
+        beside: Beside,
     ) -> None:
         self._partition = partition
         self._tracker = tracker
@@ -63,11 +67,14 @@ class PartitionRun:
         self._metering = metering
         self._account = account
         self._total = total
+        self._pool = pool
+        self._beside = beside
         self._block = max(sink.block for sink in sinks)
         self._waits = sinks[0].waits
         self._row_bytes = sinks[0].row_bytes
         self._most_cores = most_cores(settings.stages)
         self._start = resume_at(tracker.log, sinks)
+        self._at = self._start.index
         self._lanes: Lanes[Piece, Packed] | None = None
         self._failing = Failing(settings, partition, digits[0], where, control)
         self._sinks = [
@@ -101,6 +108,7 @@ class PartitionRun:
                 account=self._account,
             )
             self._lanes = stack.enter_context(lanes)
+            stack.enter_context(self._beside)
             live = Live(self._tracker, self._control, self._start.index, self._written())
             pieces = live.cut(found)
             waiting = stack.enter_context(closing(self._waiting(packing, most))) if most else None
@@ -128,7 +136,7 @@ class PartitionRun:
 
     def _waiting(self, packing: Packing, most: int) -> Waiting:
         split = 1 if self._block else MOST_WAITING // most
-        return Waiting(packing, self._control, self._total, split)
+        return Waiting(packing, self._control, self._total, self._pool, split)
 
     def abandon(self) -> None:
         """Discard the open shards; what is closed already goes its way."""
@@ -160,12 +168,19 @@ class PartitionRun:
 
     def _take(self, piece: Piece, packed: Packed) -> None:
         """Cut one packed piece into shards. What failed on any way is recorded with the first writer."""
+        if piece.index + piece.skip != self._at:
+            raise FatalError(
+                f"samples from {piece.index + piece.skip} on arrived where {self._at} was expected",
+                hint="this is an error of the program: nothing of it was committed, please report it",
+            )
+        self._at = piece.index + piece.end
         bytes_ = 0
         with self._metering.writing():
             for number, (sink, run) in enumerate(zip(self._sinks, packed.runs, strict=True)):
                 sink.take(Taken(piece, run, packed.failures if number == 0 else ()))
                 bytes_ += int(run.encoded.ends[-1]) if len(run.encoded) else 0
         self._metering.packed(packed.work)
+        self._beside.offer(piece, packed)
         self._control.emit(SamplesPacked(self._partition.index, piece.end - piece.skip, bytes_))
 
     def _repacker(self, number: int) -> Callable[[Piece], Run]:

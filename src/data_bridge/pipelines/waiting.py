@@ -1,8 +1,9 @@
 """Stages that wait more than they compute: threads of the slot take pieces through them, ahead of everything else."""
 
 import threading
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -10,6 +11,9 @@ from data_bridge.errors import Interrupted
 from data_bridge.pipelines.commit import Control
 from data_bridge.pipelines.packing import Packer, Packing, Piece
 from data_bridge.runtime.flow import Flow, Transit
+from data_bridge.runtime.graph import SOURCE
+from data_bridge.runtime.packet import InOrder, Numbering, Packet
+from data_bridge.runtime.pool import Pool
 from data_bridge.runtime.threaded import Threaded
 
 MOST_WAITING = 64
@@ -21,25 +25,32 @@ def most_waiting(row_bytes: int, total: int) -> int:
     return min(MOST_WAITING, max(1, total // row_bytes)) if row_bytes else MOST_WAITING
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Underway:
     piece: Piece
     transit: Transit
 
 
+_Packet = Packet[_Underway]
+
+
 class Waiting:
     """Takes pieces to behind the last stage that waits. What comes before it is done here, in the slot, too.
 
-    Once rows of `total` bytes have come in, none but those of the first piece are begun. `split` pieces are what would
-    be one, had it not to fit into memory: so many times as many are on their way.
+    Once rows of `total` bytes have come in, none but those of the first piece are begun. A stage with a pool (`pool` gives
+    it by its name) takes in no more packets than that holds, and has its bytes in place of `total`. `split` pieces are what
+    would be one, had it not to fit into memory: so many times as many are on their way.
     """
 
-    def __init__(self, packing: Packing, control: Control, total: int, split: int = 1) -> None:
+    def __init__(
+        self, packing: Packing, control: Control, total: int, pool: Callable[[str], Pool], split: int = 1
+    ) -> None:
         self._packer: Packer = packing.packer()
         self._control = control
         self._total = total
+        self._pool = pool
         self._split = split
-        self._active: list[Threaded[_Underway]] = []
+        self._active: list[Threaded[_Packet]] = []
         self._halted = False
         self._changing = threading.Lock()
 
@@ -57,43 +68,76 @@ class Waiting:
 
     def through(self, pieces: Iterator[Piece]) -> Generator[Piece]:
         """The pieces, in order. Rows of several of them are in the threads at a time."""
+        numbering, order = Numbering(SOURCE), InOrder()
         for changes, alike in groupby(pieces, key=lambda piece: piece.changes):
             flow = self._packer.flow(changes)
-            packets: Iterator[_Underway] = (_Underway(piece, self._packer.begin(piece)) for piece in alike)
+            packets: Iterator[_Packet] = (self._packet(numbering, piece) for piece in alike)
             for place in flow.waiting:
                 packets = self._past(flow, place, packets)
             for packet in packets:
-                yield replace(packet.piece, transit=packet.transit)
+                with packet:
+                    order.check(packet.header)
+                    found = packet.payload
+                yield replace(found.piece, transit=found.transit)
 
-    def _past(self, flow: Flow, place: int, packets: Iterable[_Underway]) -> Generator[_Underway]:
+    def _packet(self, numbering: Numbering, piece: Piece) -> _Packet:
+        transit = self._packer.begin(piece)
+        places = piece.index + piece.skip, piece.index + piece.end
+        return numbering.packet(_Underway(piece, transit), places, places[1] - places[0], transit.nbytes)
+
+    def _past(self, flow: Flow, place: int, packets: Iterable[_Packet]) -> Generator[_Packet]:
         node = flow.node(place)
+        memory = self._pool(node.pool).user(node.name) if node.pool else None
+        total = self._total if memory is None else min(self._total, memory.pool.budget.total)
 
-        def arriving() -> Iterator[_Underway]:
+        borrowers: deque[_Packet] = deque()
+
+        def admitted(packet: _Packet, *, alone: bool) -> bool:
+            if memory is None:
+                return True
+            nbytes = packet.payload.transit.nbytes
+            lease = (
+                memory.acquire(nbytes) if alone else memory.try_acquire(nbytes)
+            )  # alone it need not wait: it holds nothing
+            if lease is not None:
+                packet.borrow(lease)
+                borrowers.append(packet)
+            return lease is not None
+
+        def give_back() -> None:
+            for packet in borrowers:
+                packet.borrow(None)
+
+        def arriving() -> Iterator[_Packet]:
             for packet in packets:
                 wanted = self._control.threads(node.name) or node.threads
                 if wanted != threads.workers:
                     threads.workers = wanted
-                flow.advance(packet.transit, place)
+                flow.advance(packet.payload.transit, place)
                 yield packet
 
         with (
-            Threaded[_Underway](
+            ExitStack() as stack,
+            Threaded[_Packet](
                 node.stage,
                 node.threads,
                 node.window * self._split,
-                total=self._total if node.stage.row_bytes else None,
+                total=total if node.stage.row_bytes or memory is not None else None,
                 alive=self._control.beat,
                 stopped=lambda: self._control.stopping,
             ) as threads,
             self._haltable(threads),
-            closing(threads.map(arriving(), lambda packet: flow.given(packet.transit))) as landed,
+            closing(threads.map(arriving(), lambda p: flow.given(p.payload.transit), admitted)) as landed,
         ):
+            stack.callback(give_back)
             for found in landed:
-                flow.land(found.packet.transit, found.result, found.busy_s)
+                flow.land(found.packet.payload.transit, found.result, found.busy_s)
+                if memory is not None:
+                    borrowers.popleft().borrow(None)
                 yield found.packet
 
     @contextmanager
-    def _haltable(self, threads: Threaded[_Underway]) -> Generator[None]:
+    def _haltable(self, threads: Threaded[_Packet]) -> Generator[None]:
         with self._changing:
             if self._halted:
                 raise Interrupted("the stage was stopped while samples were on their way")

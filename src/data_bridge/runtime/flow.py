@@ -15,7 +15,7 @@ from data_bridge.rows.decoding import decode
 from data_bridge.rows.picking import joined, size_of, take
 from data_bridge.rows.values import raw_of
 from data_bridge.runtime.graph import SOURCE, Graph, Node
-from data_bridge.runtime.stage import Result, StageBatch
+from data_bridge.runtime.stage import OUT, Result, StageBatch, by_output
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,13 @@ class Lot:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def newest(self, most: int) -> "Lot":
+        """The last so many of them; 0 = all."""
+        at = len(self) - most
+        if not most or at <= 0:
+            return self
+        return Lot(self.rows.slice(at, len(self)), self.offsets[at:], self.indices[at:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,7 @@ class Flow:
         self._graph = graph
         self._prefix = prefix
         self._keep_raw = keep_raw
-        self._wanted = [sink.input for sink in graph.sinks]
+        self._wanted = [*(sink.input for sink in graph.sinks), *(branch.port for branch in graph.branches)]
 
     def setup(self) -> None:
         """Let every stage open what it needs."""
@@ -103,15 +110,15 @@ class Flow:
         return self._graph.nodes[place]
 
     def __call__(self, lot: Lot, *, every: bool = False) -> Passed:
-        """What of a packet arrives at the writers; with `every`, at every output.
+        """What of a packet arrives at the writers and at branches beside their way; with `every`, at every output.
 
         Raises FatalError for a stage that breaks its contract.
         """
         return self.rest(self.begin(lot), every=every)
 
-    def begin(self, lot: Lot, failures: Sequence[RowFailure] = ()) -> Transit:
-        """A packet at the source; `failures` are the source's."""
-        return Transit({SOURCE: lot}, list(failures), [])
+    def begin(self, lot: Lot, failures: Sequence[RowFailure] = (), port: str = SOURCE) -> Transit:
+        """A packet at the source, whose `failures` come with it, or at another output."""
+        return Transit({port: lot}, list(failures), [])
 
     def rest(self, transit: Transit, *, every: bool = False) -> Passed:
         """All the rest of a packet's way."""
@@ -150,9 +157,10 @@ class Flow:
             f"{node.name}.{name}": Lot(r.rows, given.offsets[r.positions], given.indices[r.positions])
             for name, r in results.items()
         }
-        bad = self._failures(node, given, results.values())
+        different = list({id(one): one for one in results.values()}.values())
+        bad = self._failures(node, given, different)
         transit.failures += bad
-        transit.work.append(_work(node, given, results.values(), len(bad), seconds))
+        transit.work.append(_work(node, given, different, len(bad), seconds))
         transit.at += 1
 
     def _given(self, transit: Transit) -> Lot:
@@ -174,8 +182,8 @@ class Flow:
 
 def _checked(node: Node, result: Result | Mapping[str, Result], rows: int) -> Mapping[str, Result]:
     """The results by output. Raises FatalError for a stage that breaks its contract."""
-    results = {node.stage.outputs[0]: result} if isinstance(result, Result) else result
-    if set(results) != set(node.stage.outputs):
+    results = by_output(node.stage, result)
+    if set(results) != set(node.stage.outputs or (OUT,)):
         raise FatalError(f"stage {node.name} gave the outputs {sorted(results)} instead of {list(node.stage.outputs)}")
     for one in results.values():
         _check(node, one, rows)
@@ -208,7 +216,9 @@ def _check(node: Node, result: Result, rows: int) -> None:
 
 
 def _bypassed(node: Node, given: Lot) -> dict[str, Lot]:
-    """Samples pass a stage that is switched off by its first output."""
+    """Samples pass a stage that is switched off by its outputs; by the first one where those hold different ones."""
+    if not node.stage.divides:
+        return dict.fromkeys(node.outputs, given)
     nothing = np.empty(0, dtype=np.int64)
     first, *others = node.outputs
     return {first: given} | {port: Lot(take(given.rows, nothing), nothing, nothing) for port in others}

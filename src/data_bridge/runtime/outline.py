@@ -15,7 +15,7 @@ def writer_part(sink: str) -> str:
 
 def outline(graph: Graph, source: str, writers: Mapping[str, str]) -> tuple[Box, ...]:
     """Source, stages and writers; `source` and `writers` are formats, of writers by name."""
-    alone = {node.outputs[0]: node.name for node in graph.nodes if len(node.outputs) == 1}
+    alone = {node.outputs[0]: node.name for node in graph.every if len(node.outputs) == 1}
     return (
         Box(SOURCE, source, (), (SOURCE,)),
         *(
@@ -26,7 +26,7 @@ def outline(graph: Graph, source: str, writers: Mapping[str, str]) -> tuple[Box,
                 tuple(alone.get(port, port) for port in node.outputs),
                 node.enabled,
             )
-            for node in graph.nodes
+            for node in graph.every
         ),
         *(Box(writer_part(s.name), writers[s.name], (alone.get(s.input, s.input),)) for s in graph.sinks),
     )

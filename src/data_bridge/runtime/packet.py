@@ -62,6 +62,13 @@ class Packet(Generic[T]):
         lease = self._give_up("replaced").lease
         return Packet(payload, replace(self.header, batch_size=batch_size, nbytes=nbytes), lease)
 
+    def borrow(self, lease: Lease | None) -> None:
+        """From now on it has this lease, which ends with it; the one it had ends now."""
+        content = self._mine()
+        if content.lease is not None:
+            content.lease.release()
+        self._content = _Content(content.payload, lease)
+
     def send(self, to: "Producer[Packet[T]]", timeout_s: float | None = None) -> bool:
         """Hand it on: what arrives is another packet, this one must not be used again. False and raises as
         `Producer.put`; what does not arrive is released, except that it is still here when no room came in time."""
@@ -123,17 +130,21 @@ class Numbering:
 
 
 class InOrder:
-    """Watches that the packets of every origin arrive without a gap, where nothing may be lost."""
+    """Watches that the packets of every origin arrive in order, and without a gap where nothing may be lost."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, lossy: bool = False) -> None:
+        self._lossy = lossy
         self._next: dict[str, int] = {}
+        self.missed = 0
+        """Packets that were left out, so far."""
 
     def check(self, header: Header) -> None:
-        """Raises FatalError when a packet is missing, or comes twice."""
+        """Raises FatalError when a packet comes twice, or is missing where none may be."""
         expected = self._next.get(header.origin, 0)
-        if header.seq != expected:
+        if header.seq < expected or (header.seq > expected and not self._lossy):
             raise FatalError(
                 f"packet {header.seq} of {header.origin} arrived where {expected} was expected",
                 hint="this is an error of the program: nothing of it was committed, please report it",
             )
-        self._next[header.origin] = expected + 1
+        self.missed += header.seq - expected
+        self._next[header.origin] = header.seq + 1

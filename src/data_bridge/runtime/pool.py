@@ -3,41 +3,28 @@
 import threading
 import traceback
 
-from data_bridge.model.metrics import Gauge
 from data_bridge.runtime.queue import Cancelled, Stop
-from data_bridge.utils.budget import ByteBudget
+from data_bridge.utils.budget import Account, ByteBudget
 
 
 class Pool:
-    """Leases of together at most `max_bytes`, first come first served; one lease alone may be larger.
+    """Bytes of one budget for any number of users, first come first served. A user that holds nothing gets its next lease
+    whatever its size and whatever others hold, so that no two of them wait for each other.
 
     `traced` remembers where each lease was taken: `outstanding` then names the line, for tests that look for leaks.
     """
 
-    def __init__(self, name: str, max_bytes: int, *, stop: Stop | None = None, traced: bool = False) -> None:
+    def __init__(self, name: str, budget: ByteBudget, *, traced: bool = False) -> None:
         self.name = name
-        self._budget = ByteBudget(max_bytes)
-        self._account = self._budget.account(name)
+        self.budget = budget
         self._traced = traced
         self._lock = threading.Lock()
         self._leases: dict[int, str] = {}
         self._leaked = 0
-        (stop or Stop()).then(self._account.close)
 
-    def acquire(self, nbytes: int) -> "Lease":
-        """Wait until that many bytes are free. Raises Cancelled when the work is stopped."""
-        if not self._account.acquire(nbytes):
-            raise Cancelled(self.name)
-        return self._lease(nbytes)
-
-    def try_acquire(self, nbytes: int) -> "Lease | None":
-        """The same without waiting: None where it would have to."""
-        return self._lease(nbytes) if self._account.try_acquire(nbytes) else None
-
-    @property
-    def held(self) -> int:
-        """Bytes that are out now."""
-        return self._account.held
+    def user(self, name: str, *, stop: Stop | None = None) -> "PoolUser":
+        """One more user. It gets nothing more once `stop` is told."""
+        return PoolUser(self, self.budget.account(name), stop or Stop())
 
     @property
     def leaked(self) -> int:
@@ -50,45 +37,81 @@ class Pool:
         with self._lock:
             return list(self._leases.values())
 
-    def flush(self) -> Gauge:
-        """How full it is."""
-        return Gauge(f"{self.name}_bytes", self.held, self._budget.total)
+    def lent(self, lease: "Lease") -> None:
+        """What a user tells of a lease that begins."""
+        where = ""
+        if self._traced:
+            taker = next(frame for frame in reversed(traceback.extract_stack()) if frame.filename != __file__)
+            where = f" at {taker.filename}:{taker.lineno} in {taker.name}"
+        with self._lock:
+            self._leases[id(lease)] = f"{lease.nbytes} bytes{where}"
+
+    def came_back(self, lease: "Lease", *, leaked: bool) -> None:
+        """The same of one that ends."""
+        with self._lock:
+            self._leases.pop(id(lease), None)
+            self._leaked += leaked
+
+
+class PoolUser:
+    """One activity that takes leases on a pool, from any thread."""
+
+    def __init__(self, pool: Pool, account: Account, stop: Stop) -> None:
+        self.pool = pool
+        self._account = account
+        stop.then(account.close)
+
+    @property
+    def held(self) -> int:
+        """Bytes it has out now."""
+        return self._account.held
+
+    def acquire(self, nbytes: int) -> "Lease":
+        """Wait until that many bytes are free. Raises Cancelled when the work is stopped."""
+        lease = self.acquire_within(nbytes, None)
+        if lease is None:
+            raise Cancelled(self.pool.name)
+        return lease
+
+    def acquire_within(self, nbytes: int, timeout_s: float | None) -> "Lease | None":
+        """The same for so long at most: None when there was no room in time, or the work is stopped."""
+        return self._lease(nbytes) if self._account.acquire(nbytes, timeout_s) else None
+
+    def try_acquire(self, nbytes: int) -> "Lease | None":
+        """The same without waiting: None where it would have to."""
+        return self._lease(nbytes) if self._account.try_acquire(nbytes) else None
 
     def _lease(self, nbytes: int) -> "Lease":
         lease = Lease(self, nbytes)
-        where = f" at {traceback.format_stack(limit=3)[0].strip()}" if self._traced else ""
-        with self._lock:
-            self._leases[id(lease)] = f"{nbytes} bytes{where}"
+        self.pool.lent(lease)
         return lease
 
     def take_back(self, lease: "Lease", *, leaked: bool) -> None:
         """What a lease calls when it ends."""
-        with self._lock:
-            self._leases.pop(id(lease), None)
-            self._leaked += leaked
+        self.pool.came_back(lease, leaked=leaked)
         self._account.release(lease.nbytes)
 
 
 class Lease:
     """Some bytes of a pool, until `release` or the end of a `with` block. Releasing twice is one release."""
 
-    __slots__ = ("_out", "_pool", "nbytes")
+    __slots__ = ("_out", "_user", "nbytes")
 
-    def __init__(self, pool: Pool, nbytes: int) -> None:
-        self._pool = pool
+    def __init__(self, user: PoolUser, nbytes: int) -> None:
+        self._user = user
         self.nbytes = nbytes
         self._out = True
 
     @property
     def pool(self) -> Pool:
         """Where it came from and goes back to."""
-        return self._pool
+        return self._user.pool
 
     def release(self) -> None:
         """Give the bytes back."""
         if self._out:
             self._out = False
-            self._pool.take_back(self, leaked=False)
+            self._user.take_back(self, leaked=False)
 
     def __enter__(self) -> "Lease":
         return self
@@ -99,4 +122,4 @@ class Lease:
     def __del__(self) -> None:
         if self._out:
             self._out = False
-            self._pool.take_back(self, leaked=True)
+            self._user.take_back(self, leaked=True)

@@ -153,7 +153,7 @@ class Queue(Generic[T]):
         """Return when `room` items more would fit. Raises QueueClosed or Cancelled."""
         with self._lock:
             self._room.wait_for(lambda: self._over() or len(self._items) + room <= self.capacity)
-            self._refuse()
+            self._check_open()
 
     def wait_for_items(self, count: int = 1) -> None:
         """Return when that many are in it, or nothing more comes. Raises Cancelled."""
@@ -172,6 +172,24 @@ class Queue(Generic[T]):
         self._drop(left)
         return len(left)
 
+    def evict(self) -> bool:
+        """Drop the oldest item, as a put would that needs room; False where there is none."""
+        with self._lock:
+            if not self._items:
+                return False
+            oldest = self._items.popleft()
+            self._levels.dropped += 1
+            self._levels.look(len(self._items))
+            self._room.notify_all()
+        self._drop((oldest,))
+        return True
+
+    def refuse(self) -> None:
+        """Count an item as put and dropped that could not even be made: there was no memory for it."""
+        with self._lock:
+            self._levels.put += 1
+            self._levels.dropped += 1
+
     def flush(self) -> QueueUse:
         """What happened since the last flush."""
         with self._lock:
@@ -183,7 +201,7 @@ class Queue(Generic[T]):
         """Put items in order; see `Producer.put_many`."""
         dropped: list[T] = []
         with self._lock:
-            self._refuse()
+            self._check_open()
             if self._overflow == "BLOCK":
                 return self._put_waiting(items, timeout_s)
             if self._overflow == "DROP_NEW":
@@ -206,7 +224,7 @@ class Queue(Generic[T]):
         while done < len(items):
             if not self._room.wait_for(lambda: self._over() or len(self._items) < self.capacity, timeout_s):
                 break
-            self._refuse()
+            self._check_open()
             some = items[done : done + self.capacity - len(self._items)]
             self._append(some)
             done += len(some)
@@ -237,7 +255,7 @@ class Queue(Generic[T]):
     def _over(self) -> bool:
         return self._closed or self._stop.is_set
 
-    def _refuse(self) -> None:
+    def _check_open(self) -> None:
         if self._stop.is_set:
             raise Cancelled(self.name)
         if self._closed:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from data_bridge.model.batch import DictRows, Row, RowFailure, Rows
 from data_bridge.model.metrics import Metric
 from data_bridge.rows.decoding import BadRow, decode
 from data_bridge.rows.picking import take
+from data_bridge.runtime.queue import Overflow
 
 OUT = "out"
 """The name of an output that is the only one."""
@@ -153,6 +155,8 @@ class Stage(ABC, Generic[O]):
     """Where it runs unless the config says otherwise. `thread`: it waits (for a network) more than it computes."""
     bypassable: ClassVar[bool] = True
     """Whether samples may pass it unchanged: not where what follows needs what it makes."""
+    divides: ClassVar[bool] = False
+    """Whether its outputs hold different samples. Else every output that the config names holds the same."""
 
     def __init__(self, options: O, outlets: Sequence[Outlet] = ()) -> None:
         self.options = options
@@ -211,10 +215,53 @@ class Stage(ABC, Generic[O]):
 
     @abstractmethod
     def process(self, batch: StageBatch) -> "Result | Mapping[str, Result]":
-        """What becomes of a batch: a `Result`, or one for each of several outputs.
+        """What becomes of a batch: a `Result`, or one for each output of a stage that divides.
 
         A sample it cannot use is a failure in the result; an exception concerns the whole run.
         """
+
+
+def by_output(stage: Stage[Any], made: Result | Mapping[str, Result]) -> Mapping[str, Result]:
+    """What a stage made, by output; of one that only looks at samples, what it has seen under the usual name."""
+    if isinstance(made, Mapping):
+        return made
+    return {stage.outputs[0]: made} if stage.divides else dict.fromkeys(stage.outputs or (OUT,), made)
+
+
+class SideStage(Stage[O]):
+    """A stage that only looks at samples, beside their way to the writers: it has no output, and decides no byte. Made in
+    each slot for each partition, in a thread of its own, behind a queue. After a crash it sees some samples again.
+
+    What goes wrong in it ends it, not the run.
+    """
+
+    overflow: ClassVar[Overflow] = "BLOCK"
+    """What a full queue before it does, unless the config says otherwise: the run waits for it, or it misses some."""
+    folder: Path | None = None
+    """Where it may leave files for a person: `stages/<name>` in the run's folder on this machine, which it has to make and
+    which it shares with other slots. None where there is no run."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def most(self) -> int:
+        """Samples of a packet that it looks at, the last ones; the others are not even sent to it. 0 = all."""
+        return 0
+
+    @abstractmethod
+    def look(self, batch: StageBatch) -> Sequence[RowFailure]:
+        """Look at some samples. Those it could not use are counted, and are failures of nothing else."""
+
+    def process(self, batch: StageBatch) -> Result:
+        """What it has seen; nobody gets it."""
+        failures = tuple(self.look(batch))
+        seen = batch.same(batch.rows)
+        if failures:
+            every = np.arange(len(batch), dtype=np.int64)
+            seen = batch.only(np.delete(every, [f.offset for f in failures]))
+        return seen.failing(failures)
 
 
 class Surveying(Stage[O]):

@@ -24,6 +24,7 @@ LOOK_S = 0.1
 """How often who waits for a row says that it waits, and asks whether it is still to."""
 
 Packet = TypeVar("Packet")
+Packet_contra = TypeVar("Packet_contra", contravariant=True)
 Results: TypeAlias = Result | Mapping[str, Result]
 
 
@@ -47,6 +48,12 @@ class Landed(Generic[Packet]):
     packet: Packet
     result: Results
     busy_s: float
+
+
+class Admitted(Protocol[Packet_contra]):
+    """Whether there is memory for a packet; there must be for one that is alone."""
+
+    def __call__(self, packet: Packet_contra, *, alone: bool) -> bool: ...
 
 
 class Threaded(Generic[Packet]):
@@ -104,8 +111,15 @@ class Threaded(Generic[Packet]):
         if self._threads:
             self._start()
 
-    def map(self, packets: Iterable[Packet], batch: Callable[[Packet], StageBatch]) -> Generator[Landed[Packet]]:
+    def map(
+        self,
+        packets: Iterable[Packet],
+        batch: Callable[[Packet], StageBatch],
+        admitted: Admitted[Packet] = lambda packet, *, alone: True,  # noqa: ARG005 - the names are the protocol's
+    ) -> Generator[Landed[Packet]]:
         """Each packet with what became of `batch(packet)`, in order. At most once at a time.
+
+        Packets wait until they are `admitted`, while those before them land.
 
         An exception of `packets` is raised behind the results of the packets before it. Raises Interrupted once closed
         or stopped, with rows still on their way.
@@ -122,6 +136,8 @@ class Threaded(Generic[Packet]):
                 except Exception as raised:  # noqa: BLE001 - raised again behind the results before it
                     error = raised
                     break
+                while not admitted(packet, alone=not flights):
+                    yield self._landed()
                 self._launch(packet, batch(packet))
                 while flights and (len(flights) >= self._window or flights[0].landed):
                     yield self._landed()

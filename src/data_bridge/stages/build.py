@@ -7,9 +7,11 @@ from pydantic import ValidationError
 
 from data_bridge.config import PipelineSettings, StageSettings, explained, with_open_secrets
 from data_bridge.errors import ConfigError
-from data_bridge.runtime.graph import WINDOW, Graph, Wanted, WantedSink, wire
-from data_bridge.runtime.stage import Outlet, Result, Stage, StageBatch, StageOptions
+from data_bridge.runtime.branches import Queueing
+from data_bridge.runtime.graph import WINDOW, Graph
+from data_bridge.runtime.stage import Outlet, Result, SideStage, Stage, StageBatch, StageOptions
 from data_bridge.runtime.threaded import WORKERS
+from data_bridge.runtime.wiring import Wanted, WantedSink, wire
 from data_bridge.stages.registry import stage_class
 
 
@@ -23,7 +25,7 @@ def build(settings: PipelineSettings, *, check: bool = False) -> Graph:
         return Graph()
     problems: list[str] = []
     hints: list[str] = []
-    wanted = [_wanted(spec, _stage(spec, problems, hints, check=check)) for spec in settings.stages]
+    wanted = [_wanted(spec, _stage(spec, problems, hints, check=check), problems) for spec in settings.stages]
     graph = wire(wanted, [WantedSink(w.name, w.input) for w in settings.writers], problems)
     if not problems:
         return graph
@@ -38,10 +40,15 @@ def threads_of(spec: StageSettings, stage: Stage[Any]) -> int:
     return (spec.workers or WORKERS) if executor == "thread" else 0
 
 
-def _wanted(spec: StageSettings, stage: Stage[Any]) -> Wanted:
+def _wanted(spec: StageSettings, stage: Stage[Any], problems: list[str]) -> Wanted:
+    if isinstance(stage, SideStage) and spec.executor != "auto":
+        problems.append(f"stages.{spec.name}.executor: it has a thread of its own in every slot")
+    if isinstance(stage, SideStage) and spec.outputs:
+        problems.append(f"stages.{spec.name}.outputs: it only looks at samples and gives none on")
     threads = threads_of(spec, stage)
     window = max((output.queue_capacity for output in spec.outputs), default=WINDOW)
-    return Wanted(spec.name, spec.kind, stage, spec.inputs, spec.enabled, threads, window)
+    queues = {output.name: Queueing(output.queue_capacity, output.overflow_behavior) for output in spec.outputs}
+    return Wanted(spec.name, spec.kind, stage, spec.inputs, spec.enabled, threads, window, spec.pool or "", queues)
 
 
 def _stage(spec: StageSettings, problems: list[str], hints: list[str], *, check: bool) -> Stage[Any]:

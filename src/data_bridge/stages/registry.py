@@ -20,6 +20,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "filter": "data_bridge.stages.filter:Filter",
         "limit": "data_bridge.stages.limit:Limit",
         "map": "data_bridge.stages.map:Map",
+        "preview": "data_bridge.stages.preview:Preview",
         "reencode": "data_bridge.stages.reencode:Reencode",
         "rename": "data_bridge.stages.select:Rename",
         "resize": "data_bridge.stages.resize:Resize",

@@ -61,6 +61,7 @@ class Split(Stage[SplitOptions]):
     kind = "split"
     Options = SplitOptions
     bypassable = False
+    divides = True
 
     def __init__(self, options: SplitOptions, outlets: Sequence[Outlet] = ()) -> None:
         super().__init__(options, outlets)

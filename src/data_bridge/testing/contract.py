@@ -11,7 +11,7 @@ import numpy as np
 from data_bridge.errors import ConfigError
 from data_bridge.io.sources.observed import observed_fields
 from data_bridge.model.batch import DictRows, Row
-from data_bridge.runtime.stage import Result, Stage, StageBatch
+from data_bridge.runtime.stage import Result, Stage, StageBatch, by_output
 from data_bridge.testing.running import assert_same_however_cut, plain, run_stage, stage_of
 
 
@@ -49,7 +49,7 @@ class StageContract:
             made = stage.process(batch)
         finally:
             stage.close()
-        return dict(made) if isinstance(made, Mapping) else {stage.outputs[0]: made}
+        return dict(by_output(stage, made))
 
     def test_making_one_starts_no_thread(self) -> None:
         before = set(threading.enumerate())

@@ -15,7 +15,7 @@ from data_bridge.errors import ConfigError
 from data_bridge.model.batch import ArrowRows, DictRows, LineRows, Row, RowFailure, Rows
 from data_bridge.rows.decoding import decode
 from data_bridge.rows.values import dump
-from data_bridge.runtime.stage import Result, Stage, StageBatch, Surveying, identities
+from data_bridge.runtime.stage import OUT, Result, Stage, StageBatch, Surveying, by_output, identities
 from data_bridge.stages.build import build
 
 Given = Stage[Any] | Mapping[str, Any]
@@ -52,7 +52,7 @@ def stage_of(given: Given) -> Stage[Any]:
         settings = PipelineSettings.model_validate({"name": "webdataset", "input_uri": "samples", "stages": [given]})
     except ValidationError as error:
         raise ConfigError(str(error)) from error
-    return build(settings, check=True).nodes[0].stage
+    return build(settings, check=True).every[0].stage
 
 
 def run_stage(
@@ -66,7 +66,8 @@ def run_stage(
     stage = stage_of(given)
     rows = samples if isinstance(samples, (LineRows, ArrowRows, DictRows)) else DictRows(copy.deepcopy(list(samples)))
     size = batch or max(len(rows), 1)
-    run = StageRun({name: [] for name in stage.outputs}, {name: [] for name in stage.outputs})
+    names = stage.outputs or (OUT,)
+    run = StageRun({name: [] for name in names}, {name: [] for name in names})
     indices = np.arange(len(rows), dtype=np.int64) + first_index
     batches = {
         start: StageBatch(rows.slice(start, min(start + size, len(rows))), indices[start : start + size], prefix)
@@ -78,7 +79,7 @@ def run_stage(
             stage.marked = _marked(stage, list(batches.values()))
         for start, part in batches.items():
             made = stage.process(part)
-            _add(run, made if isinstance(made, Mapping) else {stage.outputs[0]: made}, start)
+            _add(run, by_output(stage, made), start)
     finally:
         stage.close()
     run.failures.sort(key=lambda failure: failure.offset)

@@ -128,11 +128,12 @@ class Account:
         """Bytes this account has in flight."""
         return self._held
 
-    def acquire(self, size: int) -> bool:
-        """Wait until `size` bytes fit, and hold them. False when the account is or gets closed: nothing is held then."""
+    def acquire(self, size: int, timeout_s: float | None = None) -> bool:
+        """Wait until `size` bytes fit, and hold them. False when the account is or gets closed, or when they do not fit in
+        time: nothing is held then."""
         with self._pool.changed:
             if not self._closed and (self._held or self._line) and (self._pool.line or not self._pool.fits(size)):
-                self._wait(size)
+                return self._wait(size, timeout_s) and self._take(size)
             return self._take(size)
 
     def try_acquire(self, size: int) -> bool:
@@ -174,23 +175,25 @@ class Account:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _wait(self, size: int) -> None:
+    def _wait(self, size: int, timeout_s: float | None) -> bool:
         pool, ticket = self._pool, object()
         began_s = pool.clock()
         for line in (pool.line, self._line):
             line.append(ticket)
-        pool.changed.wait_for(
+        come = pool.changed.wait_for(
             lambda: (
                 self._closed
                 or (not self._held and self._line[0] is ticket)
                 or (pool.line[0] is ticket and pool.fits(size))
-            )
+            ),
+            timeout_s,
         )
         for line in (pool.line, self._line):
             line.remove(ticket)
         pool.changed.notify_all()
         self._tally.waits += 1
         self._tally.waited_s += pool.clock() - began_s
+        return come
 
     def _take(self, size: int) -> bool:
         if self._closed:
