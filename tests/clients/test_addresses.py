@@ -41,3 +41,16 @@ def test_a_private_address_is_not_connected_to_however_it_is_written(host: str) 
         connect(host, port, time.monotonic() + 5, allow_private=True).close()
         server.settimeout(5)
         server.accept()[0].close()
+
+
+def test_a_socket_that_is_not_wanted_any_more_is_closed() -> None:
+    made: list[socket.socket] = []
+
+    def stopped(sock: socket.socket) -> None:
+        made.append(sock)
+        raise ConnectionAbortedError("stopped")
+
+    with pytest.raises(ConnectionAbortedError):
+        connect("127.0.0.1", 9, time.monotonic() + 5, allow_private=True, opened=stopped)
+
+    assert [sock.fileno() for sock in made] == [-1]

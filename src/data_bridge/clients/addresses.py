@@ -44,7 +44,7 @@ def connect(
     """A connection to the first address of the host that answers, by `deadline_s` of the monotonic clock.
 
     The address that is checked is the one connected to: a name cannot change its mind in between. `opened` is told of
-    each socket before it connects. Raises PrivateAddress, TimeoutError, socket.gaierror or another OSError.
+    each socket before it connects, and may refuse it with an OSError. Raises PrivateAddress, TimeoutError, socket.gaierror or another OSError.
     """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     public = [each for each in found if allow_private or is_public(str(each[4][0]))]
@@ -53,8 +53,8 @@ def connect(
     error: OSError | None = None
     for family, kind, protocol, _, address in public:
         sock = socket.socket(family, kind, protocol)
-        opened(sock)
         try:
+            opened(sock)
             sock.settimeout(max(0.001, deadline_s - time.monotonic()))
             sock.connect(address)
         except OSError as raised:
