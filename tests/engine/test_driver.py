@@ -22,12 +22,13 @@ SCRIPT = """
 import signal, sys
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)
+from data_bridge.runtime.process import one_blas_thread, own_process
+if sys.argv[3] == "forked":
+    one_blas_thread()
+    own_process()
 from support.engine_works import Endless
 from data_bridge.engine.processes import ProcessEngine
 from data_bridge.errors import BridgeError
-from data_bridge.runtime.process import own_process
-if sys.argv[3] == "forked":
-    own_process()
 def observer(event):
     print(event, flush=True)
 try:
@@ -123,6 +124,18 @@ def test_a_killed_driver_leaves_no_process_behind(tmp_path: Path, mode: str, sta
             for child in psutil.process_iter():
                 if child in children:
                     child.kill()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every worker is a new interpreter")
+def test_a_worker_that_replaces_a_dead_one_is_a_copy_as_well(tmp_path: Path) -> None:
+    with driver(tmp_path, "polite", "forked") as process:
+        dead, alive = workers(tmp_path)
+        os.kill(dead, signal.SIGKILL)
+        wait_for(lambda: len(workers(tmp_path)) == 3, "a third worker to be at work")
+        (new,) = set(workers(tmp_path)) - {dead, alive}
+
+        assert psutil.Process(new).cmdline() == psutil.Process(process.pid).cmdline()
+        assert psutil.Process(new).parent() == psutil.Process(alive).parent()
 
 
 def _runs(command: list[str], folder: Path) -> str:

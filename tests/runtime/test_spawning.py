@@ -13,16 +13,14 @@ from data_bridge.runtime.spawning import _is_harmless
 SCRIPT = """
 import multiprocessing, os, sys, threading
 from data_bridge.runtime.process import one_blas_thread, own_process
-from data_bridge.runtime.spawning import settle_in, spawn
+from data_bridge.runtime.spawning import spawn
 
 MARK = []
 
-def child(pipe, parent):
-    settle_in(parent)
+def child(pipe):
     pipe.send((MARK, threading.active_count()))
 
-def looks(pipe, parent, strangers):
-    settle_in(parent)
+def looks(pipe, strangers):
     pipe.send([name for fd in os.listdir("/proc/self/fd") if (name := told(fd)) in strangers])
 
 def told(fd):
@@ -41,7 +39,7 @@ if __name__ == "__main__":
     mine, theirs = multiprocessing.Pipe()
     stranger, other = multiprocessing.Pipe()
     target, more = (looks, ([told(mine.fileno()), told(stranger.fileno())],)) if "pipes" in sys.argv else (child, ())
-    process = spawn(target, (theirs, os.getpid(), *more), name="a child", needs_main=True, mine=[mine, stranger])
+    process = spawn(target, (theirs, *more), name="a child", needs_main=True, mine=[mine, stranger])
     print(mine.recv())
     process.join()
     sys.exit(process.exitcode)

@@ -22,6 +22,7 @@ from data_bridge.engine.slot import Broken, Cores, Finished, Message, Quit, Read
 from data_bridge.engine.worker import Worker, pickled
 from data_bridge.errors import FatalError, Interrupted
 from data_bridge.events import Event, Notice, Observer, SlotLost
+from data_bridge.runtime.nursery import Nursery
 
 TICK_S = 0.25
 START_S = 120.0
@@ -100,6 +101,7 @@ class _Crew:
             "leaving": LEAVE_S,
         }
         self._clock = time.monotonic()
+        self._nursery = Nursery() if Nursery.possible() else None
         self.workers: dict[int, Worker] = {}
 
     def grow(self, wanted: int) -> None:
@@ -107,7 +109,7 @@ class _Crew:
         starting = sum(w.state == "starting" for w in self.workers.values())
         free = [n for n in range(self.slots) if n not in self.workers]
         for number in free[: max(0, wanted - starting)]:
-            self.workers[number] = Worker(number, self._factory, self.workers.values())
+            self.workers[number] = Worker(number, self._factory, self._nursery)
 
     def ready(self) -> list[Worker]:
         """Wait a moment for workers that have a message; one that closed its pipe is killed."""
@@ -142,6 +144,9 @@ class _Crew:
             worker.kill()
             worker.bury()
         self.workers.clear()
+        if self._nursery is not None:
+            self._nursery.end()
+            self._nursery = None
 
 
 class _Crashes:

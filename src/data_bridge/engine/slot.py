@@ -21,8 +21,9 @@ from data_bridge.engine.orders import Standing
 from data_bridge.errors import BridgeError, ConfigError, FatalError
 from data_bridge.events import Event, PartitionClaimed, ShardCommitted
 from data_bridge.model.changes import Change
-from data_bridge.runtime.process import collect_rarely
-from data_bridge.runtime.spawning import ORPHANED, settle_in
+from data_bridge.runtime.nursery import keep_nursery
+from data_bridge.runtime.process import collect_rarely, own_process
+from data_bridge.runtime.spawning import ORPHANED
 
 BEAT_S = 1.0
 FLUSH_S = 0.2
@@ -169,18 +170,19 @@ class PipeControl:
         self._sent = time.monotonic()
 
 
-def slot_main(pipe: "Connection[Message, Order]", factory: bytes, driver: int) -> None:
+def slot_main(pipe: "Connection[Message, Order]", factory: bytes) -> None:
     """Run partitions as the driver orders them until it says Quit or is gone.
 
-    `factory` is the pickled `WorkFactory`, `driver` the driver's process id.
+    `factory` is the pickled `WorkFactory`.
     """
-    settle_in(driver)
+    own_process()
     collect_rarely()
     control = PipeControl(pipe)
     taken: SimpleQueue[int | None] = SimpleQueue()
-    threading.Thread(target=_listen, args=(pipe, control, taken, driver), daemon=True).start()
     try:
-        _serve(control, taken, factory)
+        with keep_nursery(mine=[pipe]):
+            threading.Thread(target=_listen, args=(pipe, control, taken), daemon=True).start()
+            _serve(control, taken, factory)
     except (BrokenPipeError, ConnectionResetError):
         os._exit(ORPHANED)
 
@@ -210,9 +212,7 @@ def _work(factory: bytes) -> Work:
     return make_work()
 
 
-def _listen(
-    pipe: "Connection[Message, Order]", control: PipeControl, taken: "SimpleQueue[int | None]", driver: int
-) -> None:
+def _listen(pipe: "Connection[Message, Order]", control: PipeControl, taken: "SimpleQueue[int | None]") -> None:
     """Take orders, and end the process within a second when the driver is gone, whatever the main loop does."""
     parent = multiprocessing.parent_process()
     watched: list[Connection[Message, Order] | int] = [pipe]
@@ -234,7 +234,7 @@ def _listen(
                 control.order(order)
             else:
                 taken.put(None)
-        elif ready or os.getppid() != driver:
+        elif ready or (parent is not None and os.getppid() != parent.pid):
             os._exit(ORPHANED)
 
 

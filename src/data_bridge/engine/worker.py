@@ -1,10 +1,8 @@
 """The driver's handle on one worker process."""
 
 import multiprocessing
-import os
 import pickle
 import signal
-from collections.abc import Iterable
 from multiprocessing.connection import Connection
 from typing import Literal
 
@@ -12,7 +10,8 @@ from data_bridge.engine.base import WorkFactory, last_line
 from data_bridge.engine.orders import Standing
 from data_bridge.engine.slot import Message, Order, slot_main
 from data_bridge.errors import ConfigError
-from data_bridge.runtime.spawning import KILLED_S, spawn
+from data_bridge.runtime.nursery import Nursery, start_child
+from data_bridge.runtime.spawning import KILLED_S
 
 
 def pickled(factory: WorkFactory) -> bytes:
@@ -27,9 +26,10 @@ def pickled(factory: WorkFactory) -> bytes:
 
 
 class Worker:
-    """A slot's process with its pipe. It starts on construction and holds at most one partition. `others` live already."""
+    """A slot's process with its pipe. It starts on construction, from the nursery where there is one, and holds at most
+    one partition."""
 
-    def __init__(self, number: int, factory: bytes, others: Iterable["Worker"] = ()) -> None:
+    def __init__(self, number: int, factory: bytes, nursery: Nursery | None = None) -> None:
         self.number = number
         self.state: Literal["starting", "idle", "working", "leaving"] = "starting"
         self.partition: int | None = None
@@ -39,12 +39,13 @@ class Worker:
         self.pipe: Connection[Order, Message]
         self.pipe, theirs = multiprocessing.Pipe(duplex=True)
         with theirs:
-            self._process = spawn(
+            self._process = start_child(
                 slot_main,
-                (theirs, factory, os.getpid()),
+                (theirs, factory),
                 name=f"data-bridge-slot-{number}",
                 needs_main=b"__main__" in factory,
-                mine=[self.pipe, *(other.pipe for other in others)],
+                nursery=nursery,
+                mine=[self.pipe],
             )
         self.sentinel = self._process.sentinel
 

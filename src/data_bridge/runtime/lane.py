@@ -1,7 +1,6 @@
 """A child process that applies a function to what its parent puts into shared memory."""
 
 import multiprocessing
-import os
 import pickle
 from collections import deque
 from collections.abc import Callable
@@ -10,8 +9,9 @@ from multiprocessing.connection import Connection
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from data_bridge.runtime.arena import Arena, Spans
+from data_bridge.runtime.nursery import start_child
 from data_bridge.runtime.process import collect_rarely, keep_freed_memory
-from data_bridge.runtime.spawning import KILLED_S, settle_in, spawn
+from data_bridge.runtime.spawning import KILLED_S
 
 Flight = TypeVar("Flight")
 
@@ -48,11 +48,8 @@ class Lane(Generic[Flight]):
         self.pipe: Connection[tuple[int, Spans], Answer]
         self.pipe, theirs = multiprocessing.Pipe(duplex=True)
         with theirs:
-            self._process = spawn(
-                lane_main,
-                (theirs, arena, factory, os.getpid()),
-                name="data-bridge-lane",
-                needs_main=b"__main__" in factory,
+            self._process = start_child(
+                lane_main, (theirs, arena, factory), name="data-bridge-lane", needs_main=b"__main__" in factory
             )
 
     def send(self, flight: Flight, box: int, spans: Spans) -> None:
@@ -76,12 +73,13 @@ class Lane(Generic[Flight]):
         """Kill it: it holds nothing that could be lost."""
         self._process.kill()
         self._process.join(KILLED_S)
+        if self._process.exitcode is not None:
+            self._process.close()
         self.pipe.close()
 
 
-def lane_main(pipe: "Connection[Answer, tuple[int, Spans]]", arena: Arena, factory: bytes, parent: int) -> None:
+def lane_main(pipe: "Connection[Answer, tuple[int, Spans]]", arena: Arena, factory: bytes) -> None:
     """Answer for one item after another until the parent is gone."""
-    settle_in(parent)
     keep_freed_memory()
     collect_rarely()
     try:

@@ -10,10 +10,9 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from data_bridge.runtime.process import process_is_ours
 
@@ -34,15 +33,21 @@ HARMLESS = frozenset({"jemalloc_bg_thd"})
 _starting = threading.Lock()
 
 
+class Closable(Protocol):
+    """An end of a pipe or socket."""
+
+    def close(self) -> None: ...
+
+
 def spawn(
     target: Callable[..., None],
     args: tuple[Any, ...],
     *,
     name: str,
     needs_main: bool,
-    mine: "Sequence[Connection[Any, Any]]" = (),
+    mine: Sequence[Closable] = (),
 ) -> BaseProcess:
-    """Start a process that calls `target(*args)`, which begins with `settle_in`.
+    """Start a process that calls `target(*args)` once it has settled in.
 
     It is a copy of this process, with all its imports, where this process is ours and has no other thread; else a new
     interpreter. That imports the main script again, which re-runs one without `if __name__ == "__main__"` and costs
@@ -50,20 +55,21 @@ def spawn(
     that lives as long as this process: on Linux the kernel takes the end of that thread for the parent's.
     `mine` are the ends of pipes that must not stay open in a copy of this process.
     """
-    if process_is_ours() and _alone():
+    what = (os.getpid(), target, args)
+    if process_is_ours() and alone():
         process: BaseProcess = multiprocessing.get_context("fork").Process(
-            target=_forked, args=(target, args, mine), name=name
+            target=_forked, args=(*what, mine), name=name
         )
-        with _deaf():
+        with deaf():
             process.start()
         return process
-    process = multiprocessing.get_context("spawn").Process(target=target, args=args, name=name, daemon=False)
+    process = multiprocessing.get_context("spawn").Process(target=_settled, args=what, name=name, daemon=False)
     with _quietly(needs_main=needs_main):
         process.start()
     return process
 
 
-def _alone() -> bool:
+def alone() -> bool:
     """Whether this process has no other thread that a fork would cut off in the middle of something."""
     if sys.platform != "linux":
         return False
@@ -78,16 +84,21 @@ def _is_harmless(task: Path) -> bool:
         return True
 
 
-def _forked(target: Callable[..., None], args: tuple[Any, ...], theirs: "Sequence[Connection[Any, Any]]") -> None:
+def _forked(parent: int, target: Callable[..., None], args: tuple[Any, ...], theirs: Sequence[Closable]) -> None:
     # what was here before the fork stays as it is: looking through it, or ending it, would copy its memory
     gc.freeze()
-    for pipe in theirs:
-        pipe.close()
+    for held in theirs:
+        held.close()
+    _settled(parent, target, args)
+
+
+def _settled(parent: int, target: Callable[..., None], args: tuple[Any, ...]) -> None:
+    settle_in(parent)
     target(*args)
 
 
 def settle_in(parent: int) -> None:
-    """First thing in a child of `spawn`: deaf to SIGINT and SIGTERM, and killed when its parent dies.
+    """First thing in a child: deaf to SIGINT and SIGTERM, and killed when its parent dies.
 
     SIGINT and SIGTERM were blocked on entry; the first process of the group alone decides what they mean.
     """
@@ -107,7 +118,7 @@ def _quietly(*, needs_main: bool) -> Generator[None]:
     """Start a process that meets no signal before it can handle it, and runs the user's script only if it must."""
     # the tracker of `multiprocessing` changes the signal mask when it is started
     resource_tracker.ensure_running()
-    with _starting, _deaf():
+    with _starting, deaf():
         main = vars(sys.modules["__main__"])
         hidden: dict[str, object] = (
             {} if needs_main else {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
@@ -120,7 +131,8 @@ def _quietly(*, needs_main: bool) -> Generator[None]:
 
 
 @contextmanager
-def _deaf() -> Generator[None]:
+def deaf() -> Generator[None]:
+    """Let SIGINT and SIGTERM wait, also in a child that is started meanwhile."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
