@@ -130,6 +130,29 @@ CASES: dict[str, Case] = {
             "writers": [{"name": "w", "input": "map.out"}],
         },
     ),
+    "jsonl tallied": Case(
+        json_lines, {"partition_bytes": 6_000, "max_shard_bytes": 7_000, "stages": [{f"{STAGES}:Tally": {}}]}
+    ),
+    "jsonl tallied in threads, multiplied and divided": Case(
+        json_lines,
+        {
+            "stages": [
+                {"map": {"call": f"{STAGES}:stamped"}, "executor": "thread", "workers": 3},
+                {f"{STAGES}:Tally": {}, "name": "tally"},
+                {f"{STAGES}:Copies": {}, "name": "copies"},
+                {
+                    f"{STAGES}:Parity": {},
+                    "outputs": [{"name": "even"}, {"name": "odd"}, {"name": "rare"}],
+                    "name": "parity",
+                },
+            ],
+            "max_lag_samples": 70,
+        },
+    ),
+    "jsonl tallied before a shuffle": Case(
+        json_lines,
+        {"partition_bytes": 9_000, "stages": [{f"{STAGES}:Tally": {}}, {"shuffle": {"window": 16}}]},
+    ),
     "parquet multiplied": Case(
         parquet,
         {

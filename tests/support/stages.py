@@ -9,7 +9,7 @@ import numpy as np
 
 from data_bridge.errors import FatalError
 from data_bridge.model.batch import Row, RowFailure
-from data_bridge.runtime.stage import Outlet, Result, SideStage, Stage, StageBatch, StageOptions
+from data_bridge.runtime.stage import Outlet, Result, SideStage, Stage, StageBatch, StageOptions, StatefulStage
 
 
 class CopiesOptions(StageOptions):
@@ -44,6 +44,32 @@ class Parity(Stage[StageOptions]):
         even = (batch.indices % 2 == 0) & ~rare
         masks = {"even": even, "odd": ~even & ~rare, "rare": rare}
         return {name: batch.only(np.flatnonzero(mask)) for name, mask in masks.items()}
+
+
+class Tally(StatefulStage[StageOptions]):
+    """Gives every row the sum of all `id`s up to it; drops each with which the sum is divisible by 7; -1 is a failure."""
+
+    kind = "tally"
+    drops = True
+
+    def __init__(self, options: StageOptions, outlets: Any = ()) -> None:
+        super().__init__(options, outlets)
+        self.sum = 0
+
+    def save_state(self) -> Any:
+        return {"sum": self.sum}
+
+    def load_state(self, state: Any) -> None:
+        self.sum = state["sum"]
+
+    def process(self, batch: StageBatch) -> Result:
+        def tallied(row: Row) -> list[Row]:
+            if row["id"] == -1:
+                raise ValueError("no id")
+            self.sum += row["id"]
+            return [{**row, "sum": self.sum}] if self.sum % 7 else []
+
+        return batch.several(tallied)
 
 
 def stamped(row: Row) -> Row:
@@ -116,3 +142,21 @@ def fatal_at_1500(row: Row) -> Row:
     if row["id"] == 1500:
         raise FatalError("this is the 1500th")
     return row
+
+
+class Hoarder(Tally):
+    """Knows too much."""
+
+    kind = "hoarder"
+
+    def save_state(self) -> Any:
+        return ["x" * 1000] * 100
+
+
+class Secretive(Tally):
+    """Knows what cannot be written down."""
+
+    kind = "secretive"
+
+    def save_state(self) -> Any:
+        return object()

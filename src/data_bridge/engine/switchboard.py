@@ -24,7 +24,7 @@ from data_bridge.engine.orders import Orders
 from data_bridge.errors import ConfigError
 from data_bridge.model.changes import ENABLED, Change
 from data_bridge.runtime.control import Reply, Request, Response
-from data_bridge.runtime.stage import Outlet, Stage, StageOptions, Surveying
+from data_bridge.runtime.stage import Outlet, Stage, StageOptions, StatefulStage, Surveying
 from data_bridge.stages.build import build, threads_of
 from data_bridge.stages.registry import stage_class
 from data_bridge.utils.claims import new_token
@@ -251,7 +251,7 @@ class StagePart:
         if not value and not self._kind.bypassable:
             return "samples cannot pass it unchanged: what follows needs what it makes"
         stage = self._stage(self._planned.options)
-        counts = stage.drops or stage.multiplies or stage.block
+        counts = stage.drops or stage.multiplies or stage.block or isinstance(stage, StatefulStage)
         if value and not self._planned.enabled and (counts or not self._kind.bypassable):
             return "the plan counts on it being off; switch it on in the config of a new dataset"
         return ""

@@ -24,7 +24,8 @@ from data_bridge.pipelines.finalize import finalize
 from data_bridge.pipelines.fresh import start_over
 from data_bridge.pipelines.metering import Metering
 from data_bridge.pipelines.packing import Packing
-from data_bridge.pipelines.process import PartitionRun, resume_at
+from data_bridge.pipelines.process import PartitionRun
+from data_bridge.pipelines.remembering import standing
 from data_bridge.pipelines.sinks import SinkPlan, sink_plans
 from data_bridge.pipelines.staging import PROBES, Staging, foreign, staging_base
 from data_bridge.pipelines.survey import Look, Survey, Surveyed, look_at, surveyors
@@ -233,7 +234,9 @@ class Pipeline:
             )
             try:
                 packing = Packing(self.settings, generation, partition, self._marked(partition))
-                batches = self.stream.frames(generation.format, files, partition, resume_at(tracker.log, sinks).pos)
+                batches = self.stream.frames(
+                    generation.format, files, partition, standing(tracker.log, sinks).cursor.pos
+                )
                 with closing(metering.reading(batches)) as read, Opening(control) as opening:
                     if not run.run(opening.through(read), packing):
                         committer.drain()

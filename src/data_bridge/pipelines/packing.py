@@ -38,7 +38,9 @@ class Piece:
     changes: tuple[Change, ...] = ()
     """Live changes in force in it."""
     transit: Transit | None = None
-    """How far it is on its way, where the slot has taken it through stages that wait."""
+    """How far it is on its way, where the slot has taken it through stages that wait or remember."""
+    states: Mapping[str, bytes] = field(default_factory=dict)
+    """By stage that remembers, what it knew when this piece came, as JSON."""
 
     def size(self) -> int:
         """Bytes of its batches, about."""

@@ -16,6 +16,7 @@ from data_bridge.pipelines.live import Live
 from data_bridge.pipelines.metering import Metering
 from data_bridge.pipelines.packing import Packed, Packing, Piece, Run
 from data_bridge.pipelines.pieces import Pieces
+from data_bridge.pipelines.remembering import standing
 from data_bridge.pipelines.sink_run import Failing, SinkRun, Taken
 from data_bridge.pipelines.sinks import SinkPlan
 from data_bridge.pipelines.staging import Staging
@@ -24,12 +25,7 @@ from data_bridge.runtime.lanes import Lanes
 from data_bridge.runtime.pool import Pool
 from data_bridge.utils.budget import Account
 from data_bridge.utils.files import disk_full
-from data_bridge.utils.progress import PartitionLog, ProgressTracker
-
-
-def resume_at(log: PartitionLog, sinks: Sequence[SinkPlan]) -> Cursor:
-    """Where a partition has to be read from: where the writer stands that is furthest behind."""
-    return min((log.cursor_of(sink.name) for sink in sinks), key=lambda cursor: (cursor.index, cursor.out))
+from data_bridge.utils.progress import ProgressTracker
 
 
 def most_cores(stages: Sequence[StageSettings]) -> int:
@@ -71,9 +67,11 @@ class PartitionRun:
         self._beside = beside
         self._block = max(sink.block for sink in sinks)
         self._waits = sinks[0].waits
+        self._remembers = sinks[0].remembers
         self._row_bytes = sinks[0].row_bytes
         self._most_cores = most_cores(settings.stages)
-        self._start = resume_at(tracker.log, sinks)
+        self._standing = standing(tracker.log, sinks)
+        self._start = self._standing.cursor
         self._at = self._start.index
         self._lanes: Lanes[Piece, Packed] | None = None
         self._failing = Failing(settings, partition, digits[0], where, control)
@@ -111,7 +109,9 @@ class PartitionRun:
             stack.enter_context(self._beside)
             live = Live(self._tracker, self._control, self._start.index, self._written())
             pieces = live.cut(found)
-            waiting = stack.enter_context(closing(self._waiting(packing, most))) if most else None
+            waiting = (
+                stack.enter_context(closing(self._waiting(packing, most))) if self._waits or self._remembers else None
+            )
             while found.end is None and live.may_read():
                 flowing = live.flowing(pieces)
                 with closing(waiting.through(flowing) if waiting else flowing) as coming, ExitStack() as early:
@@ -134,9 +134,9 @@ class PartitionRun:
         behind = max(c.index + (self._block or 1 if c.out else 0) for c in (sink.cursor for sink in self._sinks))
         return -(-behind // self._block) * self._block if self._block else behind
 
-    def _waiting(self, packing: Packing, most: int) -> Waiting:
-        split = 1 if self._block else MOST_WAITING // most
-        return Waiting(packing, self._control, self._total, self._pool, split)
+    def _waiting(self, packing: Packing, most: int | None) -> Waiting:
+        split = 1 if self._block or most is None else MOST_WAITING // most
+        return Waiting(packing, self._control, self._total, self._pool, self._standing.states, split)
 
     def abandon(self) -> None:
         """Discard the open shards; what is closed already goes its way."""
@@ -153,7 +153,7 @@ class PartitionRun:
             samples=log.samples,
             failed=log.failed_samples + trailing,
             bytes=log.bytes,
-            shards=tuple(log.shards),
+            shards=tuple(shard.model_copy(update={"state": {}}) for shard in log.shards),  # nobody goes on behind them
             changes=tuple(log.changes),
             trailing_failed=trailing,
         )

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from data_bridge.pipelines.commit import Committer, Control
 from data_bridge.pipelines.cut import Progress, ShardRules, next_cut
 from data_bridge.pipelines.failures import FailureLog
 from data_bridge.pipelines.packing import Piece, Run
+from data_bridge.pipelines.remembering import recorded
 from data_bridge.pipelines.sinks import SinkPlan
 from data_bridge.pipelines.staging import Closed, Staging
 from data_bridge.pipelines.writer import ShardWriter
@@ -74,6 +76,9 @@ class SinkRun:
         self._range = (0, 0)
         self._keys: set[str] = set()
         self._warnings: Counter[str] = Counter()
+        self._state: dict[str, Any] = {}
+        """What stages knew at the start of the piece that the cursor is in."""
+        self._standing_in: Piece | None = None
 
     def take(self, run: "Taken") -> None:
         """Write a packed piece into as many shards as it takes, from where the sink stands."""
@@ -114,7 +119,7 @@ class SinkRun:
             repeats = stop < len(run.offsets) and used == reach
             # a range does not end in the middle of what one sample became
             if cut.closes == "range" and not (repeats and reach > end):
-                self.cursor = Cursor(pos=run.pos, skip=used, index=run.first + used)
+                self._stand(run, used)
                 self._close(whole_range=True)
             elif repeats:
                 self._repeat(run, stop)
@@ -171,13 +176,18 @@ class SinkRun:
         behind, out = run.behind(hi)
         self._range = (self._range[0], run.first + behind + (out > 0))
         self.failures.mark()
-        self.cursor = Cursor(pos=run.pos, skip=behind, index=run.first + behind, out=out)
+        self._stand(run, behind, out)
+
+    def _stand(self, run: "Taken", skip: int, out: int = 0) -> None:
+        self.cursor = Cursor(pos=run.pos, skip=skip, index=run.first + skip, out=out)
+        if run.piece.states and run.piece is not self._standing_in:
+            self._standing_in, self._state = run.piece, recorded(run.piece)
 
     def _warnings_of(self, run: "Taken", lo: int, hi: int) -> Mapping[str, int]:
         """Warnings of samples [lo, hi) alone: they are counted by shard, so that a resumed run counts the same."""
         if not run.encoded.warnings or hi - lo == run.rows:
             return run.encoded.warnings
-        if self._plan.multiplies or self._plan.block or self._plan.waits:
+        if self._plan.multiplies or self._plan.block or self._plan.waits or self._plan.remembers:
             # a part of a sample cannot be packed again, and what was waited for is not asked for twice
             return run.encoded.warnings if hi == len(run.offsets) else {}
         part = replace(run.piece, skip=int(run.offsets[lo]), end=int(run.offsets[hi - 1]) + 1)
@@ -199,6 +209,7 @@ class SinkRun:
 
     def _submit(self, shard: Progress, log: FailureLog) -> None:
         path, record = None, ShardRecord(token=self._tracker.token, sink=self._plan.name, key=None, cursor=self.cursor)
+        record = record.model_copy(update={"state": self._state})
         first = self._partition.first_index
         if shard.written:
             key = self._key()

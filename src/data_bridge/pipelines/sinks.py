@@ -27,6 +27,8 @@ class SinkPlan:
     """Source samples that come together in another order; 0 = all come in source order."""
     waits: bool
     """Whether its samples pass stages whose rows go through threads."""
+    remembers: bool
+    """Whether what becomes of a sample depends on those before it."""
     row_bytes: int
     """What those may add to one row at most; 0 = not much."""
 
@@ -65,6 +67,7 @@ def sink_plans(settings: PipelineSettings, graph: Graph, generation: Generation)
             graph.multiplies(sink.input),
             graph.block_before(sink.input),
             graph.waits,
+            graph.remembers,
             sum(node.stage.row_bytes for node in graph.nodes if node.waits),
         )
         for sink in graph.sinks

@@ -1,8 +1,10 @@
-"""Stages that wait more than they compute: threads of the slot take pieces through them, ahead of everything else."""
+"""Stages that pieces pass in the slot, ahead of everything else: in threads where they wait more than they compute, one after
+another where they remember."""
 
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -10,10 +12,12 @@ from itertools import groupby
 from data_bridge.errors import Interrupted
 from data_bridge.pipelines.commit import Control
 from data_bridge.pipelines.packing import Packer, Packing, Piece
+from data_bridge.pipelines.remembering import load, saved
 from data_bridge.runtime.flow import Flow, Transit
 from data_bridge.runtime.graph import SOURCE
 from data_bridge.runtime.packet import InOrder, Numbering, Packet
 from data_bridge.runtime.pool import Pool
+from data_bridge.runtime.stage import StatefulStage
 from data_bridge.runtime.threaded import Threaded
 
 MOST_WAITING = 64
@@ -29,13 +33,15 @@ def most_waiting(row_bytes: int, total: int) -> int:
 class _Underway:
     piece: Piece
     transit: Transit
+    states: dict[str, bytes]
 
 
 _Packet = Packet[_Underway]
 
 
 class Waiting:
-    """Takes pieces to behind the last stage that waits. What comes before it is done here, in the slot, too.
+    """Takes pieces to behind the last stage that waits or remembers. What comes before it is done here, in the slot, too.
+    `states` are what stages know at the first piece.
 
     Once rows of `total` bytes have come in, none but those of the first piece are begun. A stage with a pool (`pool` gives
     it by its name) takes in no more packets than that holds, and has its bytes in place of `total`. `split` pieces are what
@@ -43,12 +49,19 @@ class Waiting:
     """
 
     def __init__(
-        self, packing: Packing, control: Control, total: int, pool: Callable[[str], Pool], split: int = 1
+        self,
+        packing: Packing,
+        control: Control,
+        total: int,
+        pool: Callable[[str], Pool],
+        states: Mapping[str, bytes],
+        split: int = 1,
     ) -> None:
         self._packer: Packer = packing.packer()
         self._control = control
         self._total = total
         self._pool = pool
+        self._states = dict(states)
         self._split = split
         self._active: list[Threaded[_Packet]] = []
         self._halted = False
@@ -72,18 +85,38 @@ class Waiting:
         for changes, alike in groupby(pieces, key=lambda piece: piece.changes):
             flow = self._packer.flow(changes)
             packets: Iterator[_Packet] = (self._packet(numbering, piece) for piece in alike)
-            for place in flow.waiting:
-                packets = self._past(flow, place, packets)
+            for place in flow.ahead:
+                past = self._remembering if flow.node(place).remembers else self._past
+                packets = past(flow, place, packets)
             for packet in packets:
                 with packet:
                     order.check(packet.header)
                     found = packet.payload
-                yield replace(found.piece, transit=found.transit)
+                # those that are bypassed now know what they knew
+                yield replace(found.piece, transit=found.transit, states={**self._states, **found.states})
 
     def _packet(self, numbering: Numbering, piece: Piece) -> _Packet:
         transit = self._packer.begin(piece)
         places = piece.index + piece.skip, piece.index + piece.end
-        return numbering.packet(_Underway(piece, transit), places, places[1] - places[0], transit.nbytes)
+        return numbering.packet(_Underway(piece, transit, {}), places, places[1] - places[0], transit.nbytes)
+
+    def _remembering(self, flow: Flow, place: int, packets: Iterable[_Packet]) -> Generator[_Packet]:
+        node = flow.node(place)
+        name, stage = node.name, node.stage
+        assert isinstance(stage, StatefulStage), "only such stages remember"
+        if name in self._states:
+            load(stage, self._states[name])
+        else:
+            self._states[name] = saved(name, stage)
+        for packet in packets:
+            found = packet.payload
+            flow.advance(found.transit, place)
+            found.states[name] = self._states[name]
+            began_s = time.thread_time()
+            result = stage.process(flow.given(found.transit))
+            flow.land(found.transit, result, time.thread_time() - began_s)
+            self._states[name] = saved(name, stage)
+            yield packet
 
     def _past(self, flow: Flow, place: int, packets: Iterable[_Packet]) -> Generator[_Packet]:
         node = flow.node(place)

@@ -98,9 +98,9 @@ class Flow:
             node.stage.close()
 
     @property
-    def waiting(self) -> list[int]:
-        """Places of the stages whose rows go through threads."""
-        return [place for place, node in enumerate(self._graph.nodes) if node.waits]
+    def ahead(self) -> list[int]:
+        """Places of the stages that packets pass in the slot: in threads, or all in order."""
+        return [place for place, node in enumerate(self._graph.nodes) if node.waits or node.remembers]
 
     def place(self, name: str) -> int:
         """Where a stage stands."""

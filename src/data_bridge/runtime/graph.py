@@ -10,7 +10,7 @@ from typing import Any
 from data_bridge.errors import ConfigError
 from data_bridge.rows.decoding import STAGE
 from data_bridge.runtime.queue import Overflow
-from data_bridge.runtime.stage import Fields, SideStage, Stage
+from data_bridge.runtime.stage import Fields, SideStage, Stage, StatefulStage
 
 SOURCE = "source"
 """What a stage reads that stands first: the samples as the source has them. No stage may have this name."""
@@ -41,6 +41,10 @@ class Node:
     @property
     def waits(self) -> bool:
         return self.enabled and self.threads > 0
+
+    @property
+    def remembers(self) -> bool:
+        return self.enabled and isinstance(self.stage, StatefulStage)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -128,6 +132,11 @@ class Graph:
     def waits(self) -> bool:
         """Whether packets go through threads of the slot on their way."""
         return any(node.waits for node in self.nodes)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether what becomes of a sample depends on those before it."""
+        return any(node.remembers for node in self.nodes)
 
     @property
     def block(self) -> int:

@@ -264,6 +264,22 @@ class SideStage(Stage[O]):
         return seen.failing(failures)
 
 
+class StatefulStage(Stage[O]):
+    """A stage for which the samples before it matter. It gets all samples of a partition in source order, in the slot's own
+    process; with each partition one begins anew. What it makes must follow from its state and the samples alone.
+
+    Its state is kept with every shard, so that whoever goes on behind that shard makes what would have been made.
+    """
+
+    @abstractmethod
+    def save_state(self) -> Any:
+        """All that it needs to go on behind the samples it was given: plain JSON values, few KiB."""
+
+    @abstractmethod
+    def load_state(self, state: Any) -> None:
+        """Go on as the one that saved this would; before the first batch."""
+
+
 class Surveying(Stage[O]):
     """A stage that must know all samples before it can judge one. A run looks at the whole source twice: first `survey`
     gives a few digests of each sample, and a sample with a digest that an earlier one has (in source order, over all

@@ -8,7 +8,7 @@ from typing import Any
 
 from data_bridge.runtime.branches import Queueing, branches, loses
 from data_bridge.runtime.graph import SOURCE, WINDOW, WRITE, Graph, Node, Sink
-from data_bridge.runtime.stage import OUT, Stage, Surveying
+from data_bridge.runtime.stage import OUT, Stage, StatefulStage, Surveying
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +165,10 @@ class _Wiring:
                 self.problems.append(
                     f"stages.{node.name}.pool: no packet waits there: pools are for stages with threads and beside"
                 )
+            if node.waits and isinstance(node.stage, StatefulStage):
+                self.problems.append(
+                    f"stages.{node.name}.executor: it needs all samples in order, and `thread` gives them side by side"
+                )
             if node.waits and (node.stage.block or isinstance(node.stage, Surveying)):
                 self.problems.append(
                     f"stages.{node.name}: it needs samples together, and `thread` gives them one by one"
@@ -190,6 +194,11 @@ class _Wiring:
     def _refuse_waiting_twice(self, graph: Graph) -> None:
         for node in graph.nodes:
             if node.enabled and isinstance(node.stage, Surveying):
+                for before in {n.name for port in node.inputs for n in graph.behind(port) if n.remembers}:
+                    self.problems.append(
+                        f"stages.{node.name}: looks at all samples first, in any order, and {before} needs them in theirs: "
+                        f"put {node.name} before it, or write what {before} gives and start from that"
+                    )
                 for before in {n.name for port in node.inputs for n in graph.behind(port) if n.waits}:
                     self.problems.append(
                         f"stages.{node.name}: looks at all samples first, so that {before} would wait for each twice: "

@@ -1,6 +1,7 @@
 """The promises every stage keeps, as tests."""
 
 import copy
+import json
 import pickle
 import threading
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,8 @@ import numpy as np
 from data_bridge.errors import ConfigError
 from data_bridge.io.sources.observed import observed_fields
 from data_bridge.model.batch import DictRows, Row
-from data_bridge.runtime.stage import Result, Stage, StageBatch, by_output
+from data_bridge.rows.decoding import decode
+from data_bridge.runtime.stage import Result, Stage, StageBatch, StatefulStage, by_output
 from data_bridge.testing.running import assert_same_however_cut, plain, run_stage, stage_of
 
 
@@ -111,6 +113,30 @@ class StageContract:
             gone = set(range(len(self.samples))) - set(result.positions.tolist())
             assert stage.drops or gone <= {f.offset for r in results.values() for f in r.failures}, f"output {name}"
             assert stage.multiplies or len(set(result.positions.tolist())) == len(result.positions), f"output {name}"
+
+    def test_one_that_loads_what_another_saved_goes_on_as_that_one_would(self) -> None:
+        """Wherever a run is killed."""
+        first = self.stage()
+        if not isinstance(first, StatefulStage):
+            return
+        batch = self._batch()
+        whole = self._results(batch)
+        for cut in range(len(batch) + 1):
+            made: dict[str, list[Row]] = {name: [] for name in whole}
+            stage, state = self.stage(), None
+            for lo, hi in ((0, cut), (cut, len(batch))):
+                assert isinstance(stage, StatefulStage)
+                if state is not None:
+                    stage.load_state(json.loads(state))
+                stage.setup()
+                part = StageBatch(batch.rows.slice(lo, hi), batch.indices[lo:hi])
+                for name, result in by_output(stage, stage.process(part)).items():
+                    made[name] += [plain(row) for row in decode(result.rows)[0]]
+                state = json.dumps(stage.save_state())
+                stage.close()
+                stage = self.stage()
+            expected = {name: [plain(row) for row in decode(result.rows)[0]] for name, result in whole.items()}
+            assert made == expected, f"saved behind {cut} samples"
 
     def test_an_empty_batch_is_no_error(self) -> None:
         for result in self._results(StageBatch(DictRows([]), np.array([], dtype=np.int64))).values():
