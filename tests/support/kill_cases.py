@@ -130,6 +130,9 @@ CASES: dict[str, Case] = {
             "writers": [{"name": "w", "input": "map.out"}],
         },
     ),
+    "a source of one's own": Case(
+        lambda _: "python://support.own_sources:Feed", {"source_options": {"arguments": {"parts": 2, "each": 75}}}
+    ),
     "jsonl tallied": Case(
         json_lines, {"partition_bytes": 6_000, "max_shard_bytes": 7_000, "stages": [{f"{STAGES}:Tally": {}}]}
     ),

@@ -82,8 +82,11 @@ class SourceOptions(Section):
     )
     text_field: str = field("text", byte=True, description="text: name of the one field")
     keep_empty_lines: bool = field(False, byte=True, description="text: blank lines are samples too")
+    arguments: dict[str, Any] = field(
+        {}, byte=True, description="`python://`: arguments of the function, or options of the class"
+    )
 
-    @field_validator("load_kwargs")
+    @field_validator("load_kwargs", "arguments")
     @classmethod
     def _hide_secrets(cls, value: dict[str, Any]) -> dict[str, Any]:
         """What sounds like a secret is one: it must not appear in a repr either."""
@@ -104,10 +107,13 @@ class PipelineSettings(Section):
     name: Literal["webdataset", "litdata"] = field("webdataset", byte=True, description="output format")
     input_uri: str | tuple[str, ...] = field(
         byte=True,
-        description="`hf://org/name[@rev]`, `s3://`, `r2://`, `https://`, `file://` or a path; globs, `{000..123}`, lists",
+        description="`hf://org/name[@rev]`, `s3://`, `r2://`, `https://`, `python://module:name`, `file://` or a path; globs, `{000..123}`, lists",
     )
-    input_format: Literal["auto", "huggingface", "jsonl", "csv", "tsv", "parquet", "arrow", "text", "tar", "files"] = (
-        field("auto", byte=True, description="format of the source; `auto` goes by scheme and extension")
+    input_format: str = field(
+        "auto",
+        byte=True,
+        description="format of the source: `huggingface`, `jsonl`, `csv`, `tsv`, `parquet`, `arrow`, `text`, `tar`, `files`, `python`, or "
+        "one of an installed package; `auto` goes by scheme and extension",
     )
     source_options: SourceOptions = field(SourceOptions(), byte=True, description="how to read the source")
     output_uri: str | None = field(

@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from data_bridge.errors import ConfigError
 
-OWN_SCHEMES = ("file", "s3", "r2", "https", "http", "hf")
+OWN_SCHEMES = ("file", "s3", "r2", "https", "http", "hf", "python")
 MOST_NAMES = 1_000_000
 """Names one URI may stand for; more is taken for a typing error in a brace range."""
 

@@ -19,7 +19,7 @@ from data_bridge.io.ahead import Ranges, read_ahead, read_in_ranges
 from data_bridge.io.locations import scheme_of, shown
 from data_bridge.io.ranged import Body, RangesIgnored, Watch, exactly, gathered
 from data_bridge.io.remote_file import RangedFile
-from data_bridge.io.remotes import BucketRemote, OtherRemote, Remote, WebRemote, other_schemes
+from data_bridge.io.remotes import BucketRemote, OtherRemote, OwnRemote, Remote, WebRemote, other_schemes
 from data_bridge.model.source import SourceFile
 from data_bridge.utils.budget import ByteBudget
 from data_bridge.utils.retry import Retry
@@ -305,9 +305,12 @@ class Transport:
         kinds: dict[str, Callable[[], Remote]] = {
             "bucket": lambda: BucketRemote(self.settings),
             "web": lambda: WebRemote(self.settings, self._http),
+            "own": lambda: OwnRemote(self.settings.pipeline.source_options),
             "other": OtherRemote,
         }
-        kind = {"s3": "bucket", "r2": "bucket", "https": "web", "http": "web", "hf": "web"}.get(scheme, "other")
+        kind = {"s3": "bucket", "r2": "bucket", "https": "web", "http": "web", "hf": "web", "python": "own"}.get(
+            scheme, "other"
+        )
         if kind not in self._made:
             if kind == "other" and scheme not in (others := other_schemes()):
                 known = ", ".join(f"{name}://" for name in (*locations.OWN_SCHEMES, *sorted(others)))

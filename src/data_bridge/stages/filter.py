@@ -8,10 +8,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import model_validator
 
+from data_bridge.config.calls import code_version, load
 from data_bridge.model.batch import ArrowRows, Row, RowFailure
 from data_bridge.rows.arrow import column_values
 from data_bridge.runtime.stage import Fields, Outlet, Result, Skip, Stage, StageBatch, StageOptions, option
-from data_bridge.stages.calls import code_version, load
 from data_bridge.stages.conditions import Condition, quick_verdicts, tests_of
 from data_bridge.stages.named import column_of, look_up, type_of
 

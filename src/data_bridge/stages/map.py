@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from data_bridge.config.calls import code_version, load
 from data_bridge.runtime.stage import Result, Stage, StageBatch, StageOptions, option
-from data_bridge.stages.calls import code_version, load
 
 
 class MapOptions(StageOptions):

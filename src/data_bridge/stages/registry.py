@@ -6,9 +6,9 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Any
 
+from data_bridge.config.calls import load
 from data_bridge.errors import ConfigError
 from data_bridge.runtime.stage import Stage
-from data_bridge.stages.calls import load
 
 BUILT_IN: Mapping[str, str] = MappingProxyType(
     {

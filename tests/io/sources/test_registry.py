@@ -25,6 +25,7 @@ CHANGED: dict[str, Any] = {
     "csv_types": {"a": "int64"},
     "text_field": "line",
     "keep_empty_lines": True,
+    "arguments": {"a": 1},
 }
 
 

@@ -11,13 +11,11 @@ from data_bridge.config import SourceOptions
 from data_bridge.errors import ConfigError
 from data_bridge.io.codecs import base_name, stem_extension
 from data_bridge.io.locations import shown
+from data_bridge.io.own import GROUP, SCHEME
 from data_bridge.io.sources.base import Format
 from data_bridge.io.sources.folder import METADATA_NAMES
 from data_bridge.io.transport import Transport
 from data_bridge.model.source import SourceFile
-
-GROUP = "data_bridge.sources"
-"""Entry points of third parties: format name -> class."""
 
 FORMATS: Mapping[str, str] = MappingProxyType(
     {
@@ -30,6 +28,7 @@ FORMATS: Mapping[str, str] = MappingProxyType(
         "tar": "data_bridge.io.sources.tar:Tar",
         "files": "data_bridge.io.sources.files:Files",
         "huggingface": "data_bridge.io.sources.hub:Hub",
+        "python": "data_bridge.io.sources.own:Own",
     }
 )
 
@@ -46,6 +45,7 @@ _OPTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
         "tar": frozenset(),
         "files": frozenset(),
         "huggingface": _HUB_OPTIONS | {"columns"},
+        "python": frozenset({"arguments"}),
     }
 )
 """The source options each of our formats knows; formats of third parties judge for themselves."""
@@ -92,6 +92,8 @@ def detect(files: Sequence[SourceFile | str]) -> str:
 
 
 def _format_of(uri: str) -> str:
+    if uri.startswith(SCHEME):
+        return "python"
     return "huggingface" if _is_dataset(uri) else _EXTENSIONS.get(stem_extension(uri), "files")
 
 

@@ -1,0 +1,48 @@
+"""Sources as a user writes them."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from data_bridge.io.own import SourceSettings, SourceStage
+from data_bridge.model.batch import Row
+
+
+def numbers(count: int = 10, start: int = 0) -> Iterator[Row]:
+    for n in range(start, count):
+        yield {"id": n, "text": f"number {n}"}
+
+
+def letters(text: str = "abc") -> Iterator[Row]:
+    """Knows no start."""
+    for letter in text:
+        yield {"letter": letter}
+
+
+class FeedSettings(SourceSettings):
+    parts: int = 3
+    each: int = 70
+    fails_at: int | None = None
+    version: str = ""
+
+
+class Feed(SourceStage):
+    """Parts of numbers; every 17th sample is none."""
+
+    Options = FeedSettings
+
+    def parts(self) -> Sequence[str]:
+        return [f"day/{n}" for n in range(self.options.parts)]
+
+    def version(self) -> str:
+        return str(self.options.version)
+
+    def read(self, part: str, start: int) -> Iterator[Any]:
+        first = int(part.partition("/")[2]) * self.options.each
+        for n in range(start, self.options.each):
+            if first + n == self.options.fails_at:
+                raise OSError("the line is down")
+            yield {"id": first + n, "text": "x" * (n % 30)} if (first + n) % 17 != 16 else None
+
+
+def broken() -> Iterator[Row]:
+    raise OSError("there is nothing")
