@@ -21,8 +21,9 @@ AHEAD, AHEAD_BYTES = 8, 16_000_000
 BOXES = 32
 """Items on their way, at most."""
 BOX_BYTES = 32 << 20
-DEPTH = 3
-"""Items a child has at a time: it must not run dry while its parent is at an item of its own."""
+DEPTH = 12
+"""Items a child has at a time: it must not run dry while its parent is at an item of its own, or its threads at the
+interpreter's lock; with three it stood still for half of the time."""
 TRIALS = range(1, 4)
 """Items by which is judged whether children are worth it; the first one pays for imports."""
 WORTH = 2.0

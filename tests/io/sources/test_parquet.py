@@ -2,6 +2,7 @@
 
 import datetime as dt
 import io
+import random
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.http_server import HttpServer
 from support.memory_transport import MemoryTransport
 from support.source_contract import Case, SourceContract, good, pieces_of, read_all, samples
 
@@ -259,6 +261,23 @@ def test_image_structs_are_media_in_fields_and_probe() -> None:
 
     assert [(f.name, f.type) for f in probe.fields] == [("image", "media")]
     assert probe.rows == [{"image": Media(b"\x89PNG", "a.png")}, {"image": None}, {"image": Media(b"x", "")}]
+
+
+def test_the_probe_fetches_nothing_behind_the_row_groups_it_looks_at() -> None:
+    noise = pa.table({"raw": [random.Random(i).randbytes(5_000) for i in range(3_000)]})
+    content = parquet(noise, row_group_size=1_000, use_dictionary=False)
+    second = pq.read_metadata(io.BytesIO(content)).row_group(1).column(0).data_page_offset
+    with HttpServer() as server:
+        site = server.serve("/a.parquet", content)
+        transport = Transport(Settings.model_validate({"pipeline": {"input_uri": site.url}}))
+        format_ = Parquet(SourceOptions(), transport)
+        files = format_.prepare(transport.expand([site.url]))
+
+        assert format_.probe(files).rows
+
+        asked = [[int(n) for n in r.removeprefix("bytes=").split("-")] for r in site.ranges if r is not None]
+    assert any(start < second for start, _ in asked)
+    assert not [span for span in asked if span[0] <= second <= span[1]]
 
 
 def test_the_probe_estimates_from_the_footer() -> None:

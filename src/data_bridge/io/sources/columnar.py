@@ -11,6 +11,7 @@ from data_bridge.config import SourceOptions
 from data_bridge.errors import SourceError
 from data_bridge.io.sources.arrow_rows import probe_rows
 from data_bridge.io.sources.arrow_schema import chosen_fields, column_order, demand_same, reading
+from data_bridge.io.sources.base import PROBE_ROWS
 from data_bridge.io.transport import Transport
 from data_bridge.model.batch import Batch, Token
 from data_bridge.model.source import Extent, Field, FilePiece, Probe, SourceFile
@@ -116,7 +117,9 @@ class Columnar(ABC):
             runs = self._runs(file)
             count = sum(run.rows for run in runs)
             if count:
-                rows = probe_rows(self.read([FilePiece(file)], None), fields)
+                # not the whole file: what comes behind would be fetched ahead for nothing
+                enough = next((n for n in accumulate(run.rows for run in runs) if n >= PROBE_ROWS), count)
+                rows = probe_rows(self.read([FilePiece(file, end=enough)], None), fields)
                 size = sum(run.bytes for run in runs)
                 return Probe(fields, declared=True, rows=rows, mean_sample_bytes=size / count)
         return Probe(fields, declared=True)
