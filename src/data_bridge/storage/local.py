@@ -133,19 +133,17 @@ class LocalStore:
 
     def _walk(self, folder: Path, start: str, prefix: str) -> Iterator[ObjectInfo]:
         """Objects under a folder whose keys begin with `start`, sorted as the whole keys sort."""
-        with _guarded(f"list {folder}"):
-            try:
-                with os.scandir(folder) as entries:
-                    found = sorted((f"{start}{entry.name}{'/' if entry.is_dir() else ''}", entry) for entry in entries)
-            except ABSENT:
-                return
-        for key, entry in found:
-            if key.endswith("/"):
-                if key.startswith(prefix) or prefix.startswith(key):
-                    yield from self._walk(Path(entry.path), key, prefix)
-            elif key.startswith(prefix) and not is_partial(entry.name):
-                with _guarded(f"look up {entry.path}"), suppress(*ABSENT):
-                    yield ObjectInfo(key, entry.stat().st_size)
+        # one guard for the folder: what raises at a `yield` is thrown to the reader, never in here
+        with _guarded(f"list {folder}"), suppress(*ABSENT):
+            with os.scandir(folder) as entries:
+                found = sorted((f"{start}{entry.name}{'/' if entry.is_dir() else ''}", entry) for entry in entries)
+            for key, entry in found:
+                if key.endswith("/"):
+                    if key.startswith(prefix) or prefix.startswith(key):
+                        yield from self._walk(Path(entry.path), key, prefix)
+                elif key.startswith(prefix) and not is_partial(entry.name):
+                    with suppress(*ABSENT):
+                        yield ObjectInfo(key, entry.stat().st_size)
 
     def delete(self, key: str) -> None:
         path = self._path(key)
