@@ -33,7 +33,7 @@ from data_bridge.pipelines.looking import plan_report, status_report
 from data_bridge.pipelines.planning import read_identity
 from data_bridge.pipelines.shape import shape
 from data_bridge.pipelines.verify import verify_dataset
-from data_bridge.runtime.control import Control
+from data_bridge.runtime.control import RunControl
 from data_bridge.storage import open_store
 from data_bridge.utils.progress import PartitionLog, totals
 
@@ -195,10 +195,10 @@ def status(destination: str, settings: Settings | None = None) -> StatusReport:
     return status_report(open_store(destination, settings or _no_settings(destination)))
 
 
-def control(destination: str, settings: Settings | None = None) -> Control:
+def control(destination: str, settings: Settings | None = None) -> RunControl:
     """Commands to the run that works on a destination, on this machine and for this user. Raises ConfigError when there
     is no dataset; each command does when nobody listens."""
-    return Control(run_id(destination, settings), socket_folders())
+    return RunControl(run_id(destination, settings), socket_folders())
 
 
 def verify(destination: str, settings: Settings | None = None, *, deep: bool = False) -> VerifyReport:

@@ -21,7 +21,7 @@ from data_bridge.config import Settings, socket_folders
 from data_bridge.errors import ConfigError
 from data_bridge.events import ChangeApplied, Event, Notice, RunPlanned, SamplesPacked
 from data_bridge.model.report import RunReport
-from data_bridge.runtime.control import Control, socket_paths
+from data_bridge.runtime.control import RunControl, socket_paths
 
 ROWS = 2000
 
@@ -54,7 +54,7 @@ class Terminal:
     """Another terminal: does something when a run's n-th packet is told, or its driver says something."""
 
     folder: Path
-    does: dict[int | str, Callable[[Control], object]]
+    does: dict[int | str, Callable[[RunControl], object]]
     events: list[Event] = field(default_factory=list)
     said: list[object] = field(default_factory=list)
     packets: int = 0
@@ -119,10 +119,10 @@ def is_silent(out: Path) -> bool:
     return not any(thread.name == "control" for thread in threading.enumerate())
 
 
-def later(act: Callable[[], object]) -> Callable[[Control], object]:
+def later(act: Callable[[], object]) -> Callable[[RunControl], object]:
     """From a thread of its own: the driver is in the middle of telling us something."""
 
-    def does(_: Control) -> object:
+    def does(_: RunControl) -> object:
         threading.Thread(target=act).start()
         return None
 
@@ -135,7 +135,7 @@ def test_a_paused_run_reads_on_when_resumed_and_ends_with_the_same_bytes(source:
     expected = undisturbed(made, source)
     out = source / "out"
 
-    def seen(control: Control) -> object:
+    def seen(control: RunControl) -> object:
         (source / "gate").touch()
         state = control.describe("engine")["engine"]["state"]
         control.resume()
@@ -178,7 +178,7 @@ def test_a_run_that_is_paused_and_told_to_end_is_finished_by_the_next(source: Pa
     expected = undisturbed(made, source)
     out = source / "out"
 
-    def end(control: Control) -> object:
+    def end(control: RunControl) -> object:
         (source / "gate").touch()
         return control.ask(command)
 
@@ -263,7 +263,7 @@ def test_a_change_is_in_force_from_the_sample_that_the_manifest_names(source: Pa
 def test_a_change_is_used_by_slots_in_work(source: Path) -> None:
     out = source / "out"
 
-    def change(control: Control) -> None:
+    def change(control: RunControl) -> None:
         control.set("times", "arguments", {"factor": 3})
 
     terminal = Terminal(
@@ -282,7 +282,7 @@ def test_a_bad_value_is_refused_and_the_run_goes_on_as_if_nothing_had_been_said(
     expected = undisturbed(made, source)
     out = source / "out"
 
-    def refused(control: Control) -> str:
+    def refused(control: RunControl) -> str:
         with pytest.raises(ConfigError) as raised:
             control.set("times", "arguments", 7)
         return raised.value.message
@@ -310,7 +310,7 @@ def test_a_stage_is_bypassed_and_enabled_again(source: Path) -> None:
 def test_several_changes_between_two_packets_are_one_cut(source: Path) -> None:
     out = source / "out"
 
-    def change(control: Control) -> None:
+    def change(control: RunControl) -> None:
         control.set("times", "arguments", {"factor": 3})
         control.set("times", "arguments", {"factor": 5})
 
@@ -325,7 +325,7 @@ def test_a_change_made_while_paused_is_kept_when_the_run_is_killed_before_it_goe
     made = settings(source, gated(source))
     out = source / "out"
     pid = started(made, 0)
-    control: list[Control] = []
+    control: list[RunControl] = []
 
     def listens() -> bool:
         try:
@@ -401,7 +401,7 @@ def changed_undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return folder, tree(folder / "out")
 
 
-TWO_CHANGES: dict[int | str, Callable[[Control], object]] = {
+TWO_CHANGES: dict[int | str, Callable[[RunControl], object]] = {
     2: lambda c: c.set("times", "arguments", {"factor": 3}),
     4: lambda c: c.set("times", "arguments", {"factor": 5}),
 }
@@ -457,7 +457,7 @@ def test_a_second_run_of_the_same_dataset_leaves_the_first_its_socket(source: Pa
     out = source / "out"
     made = settings(source, TIMES)
 
-    def second(control: Control) -> object:
+    def second(control: RunControl) -> object:
         with pytest.raises(Exception, match="is being worked on by process"):
             api.run_pipeline(made, workers=0)
         return control.describe("engine")["engine"]["state"]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from data_bridge.errors import BusyError, ConfigError
-from data_bridge.runtime.control import LONGEST_LINE, Control, Reply, Request, Response, line, socket_paths
+from data_bridge.runtime.control import LONGEST_LINE, Reply, Request, Response, RunControl, line, socket_paths
 from data_bridge.runtime.control_server import MOST_CLIENTS, ControlServer
 
 RUN = "0123456789abcdef"
@@ -67,7 +67,7 @@ def answer(connection: socket.socket) -> dict[str, Any]:
 
 
 def test_a_command_comes_back_with_the_replies_of_those_that_understood(server: ControlServer, folder: Path) -> None:
-    control = Control(RUN, [folder])
+    control = RunControl(RUN, [folder])
 
     assert control.set("a", "width", [1, {"x": None}]) == {"a": ["a", "width", [1, {"x": None}]]}
     assert control.pause() == {"a": [None, None, None]}
@@ -75,13 +75,13 @@ def test_a_command_comes_back_with_the_replies_of_those_that_understood(server: 
 
 def test_what_nobody_understands_is_an_error(server: ControlServer, folder: Path) -> None:
     with pytest.raises(ConfigError, match="nobody understands 'nobody'") as raised:
-        Control(RUN, [folder]).ask("nobody")
+        RunControl(RUN, [folder]).ask("nobody")
     assert raised.value.hint == "ask for something else"
 
 
 def test_what_is_refused_is_an_error_with_its_reason(server: ControlServer, folder: Path) -> None:
     with pytest.raises(ConfigError, match="c: too wide"):
-        Control(RUN, [folder]).ask("refuse")
+        RunControl(RUN, [folder]).ask("refuse")
 
 
 def test_an_exception_of_who_answers_ends_neither_thread_nor_connection(connect: Connect) -> None:
@@ -179,14 +179,14 @@ def test_who_does_not_read_his_answers_keeps_nobody_waiting(connect: Connect) ->
 def test_a_large_value_arrives_whole(server: ControlServer, folder: Path) -> None:
     value = [i / 7 for i in range(200_000)]
 
-    assert Control(RUN, [folder]).set("a", "coeffs", value)["a"][2] == value
+    assert RunControl(RUN, [folder]).set("a", "coeffs", value)["a"][2] == value
 
 
 def test_two_terminals_at_once_get_their_own_answers(server: ControlServer, folder: Path) -> None:
     wrong: list[object] = []
 
     def ask(number: int) -> None:
-        control = Control(RUN, [folder])
+        control = RunControl(RUN, [folder])
         wrong.extend(v for v in range(100) if control.set("a", str(number), v) != {"a": ["a", str(number), v]})
 
     threads = [threading.Thread(target=ask, args=(n,)) for n in range(2)]
@@ -239,7 +239,7 @@ def test_the_next_folder_is_taken_where_the_first_cannot_be_had(folder: Path) ->
 
     with ControlServer([absent, folder], RUN, echo) as server:
         assert server.path.parent == folder
-        assert Control(RUN, [absent, folder]).pause()
+        assert RunControl(RUN, [absent, folder]).pause()
 
 
 def test_paths_too_long_for_a_socket_are_left_out(folder: Path) -> None:
@@ -253,7 +253,7 @@ def test_what_a_killed_run_left_is_replaced(folder: Path) -> None:
             dead.bind(str(socket_paths([folder], name)[0]))
 
     with ControlServer([folder], "another", echo), ControlServer([folder], RUN, echo):
-        assert Control(RUN, [folder]).pause()
+        assert RunControl(RUN, [folder]).pause()
         assert sorted(path.name for path in folder.iterdir()) == ["01234567.sock", "another.sock"]
 
 
@@ -263,13 +263,13 @@ def test_a_run_that_listens_keeps_its_socket(server: ControlServer, folder: Path
         ControlServer([folder, folder.with_name("other")], RUN, echo),
     ):
         pass
-    assert Control(RUN, [folder]).pause()
+    assert RunControl(RUN, [folder]).pause()
 
 
 def test_nothing_is_left_behind_whatever_ends_the_block(folder: Path) -> None:
     before = set(FDS.iterdir()) if FDS.is_dir() else set()
     with pytest.raises(ZeroDivisionError), ControlServer([folder], RUN, echo):
-        Control(RUN, [folder]).pause()
+        RunControl(RUN, [folder]).pause()
         raise ZeroDivisionError
 
     assert list(folder.iterdir()) == []
@@ -277,7 +277,7 @@ def test_nothing_is_left_behind_whatever_ends_the_block(folder: Path) -> None:
     if before:
         assert set(FDS.iterdir()) == before
     with pytest.raises(ConfigError, match="does not listen"):
-        Control(RUN, [folder]).pause()
+        RunControl(RUN, [folder]).pause()
 
 
 def test_a_run_that_ends_instead_of_answering_is_busy(folder: Path) -> None:
@@ -294,7 +294,7 @@ def test_a_run_that_ends_instead_of_answering_is_busy(folder: Path) -> None:
         ending = threading.Thread(target=accept)
         ending.start()
         with pytest.raises(BusyError, match="ended before it answered"):
-            Control(RUN, [folder]).pause()
+            RunControl(RUN, [folder]).pause()
         ending.join(30)
 
 
@@ -304,8 +304,8 @@ def test_an_answer_that_cannot_be_sent_costs_its_client_alone(folder: Path) -> N
 
     with ControlServer([folder], RUN, answers):
         with pytest.raises(BusyError, match="ended before it answered"):
-            Control(RUN, [folder]).ask("odd")
-        assert Control(RUN, [folder]).pause() == {"a": 1}
+            RunControl(RUN, [folder]).ask("odd")
+        assert RunControl(RUN, [folder]).pause() == {"a": 1}
 
 
 class Peer:
@@ -339,14 +339,14 @@ def test_a_run_that_cuts_the_connection_is_busy(folder: Path) -> None:
         Peer(folder, lambda connection: connection.recv(1)),
         pytest.raises(BusyError, match="ended before it answered"),
     ):
-        Control(RUN, [folder]).set("a", "k", "v" * 1_000_000)
+        RunControl(RUN, [folder]).set("a", "k", "v" * 1_000_000)
 
 
 def test_a_run_that_is_silent_is_busy(folder: Path) -> None:
     asked = threading.Event()
     with Peer(folder, lambda _: asked.wait(30)):
         with pytest.raises(BusyError, match="did not answer within 0 s"):
-            Control(RUN, [folder], patience_s=0.01).pause()
+            RunControl(RUN, [folder], patience_s=0.01).pause()
         asked.set()
 
 
@@ -357,7 +357,7 @@ def test_an_answer_that_is_no_response_is_an_error_in_words(folder: Path, answer
         connection.sendall(answer)
 
     with Peer(folder, does), pytest.raises(BusyError, match="answered what is no response"):
-        Control(RUN, [folder]).pause()
+        RunControl(RUN, [folder]).pause()
 
 
 @pytest.mark.skipif(os.getuid() != 0 or not hasattr(socket, "SO_PEERCRED"), reason="takes a second user")
@@ -373,7 +373,7 @@ def test_a_socket_of_another_user_is_told_nothing(folder: Path) -> None:
             os.seteuid(0)
 
         with pytest.raises(ConfigError, match="belongs to another user") as raised:
-            Control(RUN, [folder]).pause()
+            RunControl(RUN, [folder]).pause()
 
         assert str(path) in raised.value.message
         connection, _ = listening.accept()

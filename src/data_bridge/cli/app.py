@@ -305,9 +305,9 @@ def _control(run: str, config: Path | None, prefix: str | None, limit: int | Non
 
     if RUN_ID.fullmatch(run):
         from data_bridge.config import socket_folders
-        from data_bridge.runtime.control import Control
+        from data_bridge.runtime.control import RunControl
 
-        return Control(run, socket_folders())
+        return RunControl(run, socket_folders())
     from data_bridge import api
 
     return api.control(*_destination(run, config, prefix, limit))

@@ -72,7 +72,7 @@ def request_from(data: bytes) -> Request | Response:
     return request
 
 
-class Control:
+class RunControl:
     """Sends commands to a run of this machine. Each method returns the replies of those that understood.
 
     All raise ConfigError when there is nobody, nobody understands, or somebody refuses (then nothing of it has changed

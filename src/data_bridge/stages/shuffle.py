@@ -4,8 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_bridge.runtime.stage import Fields, Result, Stage, StageBatch, StageOptions, option
-
-_GOLDEN = 0x9E3779B97F4A7C15
+from data_bridge.stages import seeding
 
 
 class ShuffleOptions(StageOptions):
@@ -34,9 +33,6 @@ class Shuffle(Stage[ShuffleOptions]):
 
 
 def mixed(numbers: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
-    """A hash of each number that looks random: SplitMix64 (Steele, Lea, Flood 2014), uint64 of shape (n,)."""
+    """A hash of each number that looks random, uint64 of shape (n,)."""
     with np.errstate(over="ignore"):
-        x = numbers.astype(np.uint64) + np.uint64((seed * 2 + 1) * _GOLDEN & 2**64 - 1)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
+        return seeding.splitmix64(numbers.astype(np.uint64) + np.uint64((seed * 2 + 1) * seeding.GOLDEN % seeding.SIZE))

@@ -51,6 +51,7 @@ def test_types_are_named_without_how_they_are_stored(kind: pa.DataType, text: st
         (MEDIA_KIND, True),
         (pa.struct([pa.field("path", pa.large_string()), pa.field("bytes", pa.large_binary())]), True),
         (pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.null())]), True),
+        (pa.struct([pa.field("bytes", pa.binary(4)), pa.field("path", pa.string())]), True),
         (pa.struct([pa.field("bytes", pa.binary())]), False),
         (pa.struct([*MEDIA_KIND, pa.field("size", pa.int64())]), False),
         (pa.struct([pa.field("bytes", pa.string()), pa.field("path", pa.string())]), False),

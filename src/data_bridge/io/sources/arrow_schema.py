@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from data_bridge.errors import ConfigError, SourceError
 from data_bridge.model.source import Field
+from data_bridge.rows.arrow import is_media
 
 MEDIA = "media"
 
@@ -20,20 +21,11 @@ _PLAIN: dict[str, pa.DataType] = {
 
 
 def fields_of(schema: pa.Schema) -> tuple[Field, ...]:
-    """Fields in the schema's order. Encoded images, audio and the like are `media`."""
+    """Fields in the schema's order. Encoded images, audio and the like, as `datasets` stores them, are `media`."""
+    kinds = [(f, plain_type(f.type)) for f in schema]
     return tuple(
-        Field(name=f.name, type=MEDIA if is_media(f.type) else type_text(f.type), nullable=f.nullable) for f in schema
+        Field(name=f.name, type=MEDIA if is_media(kind) else type_text(kind), nullable=f.nullable) for f, kind in kinds
     )
-
-
-def is_media(kind: pa.DataType) -> bool:
-    """Whether the type is a struct of exactly `bytes: binary` and `path: string`, in any order.
-
-    That is how `datasets` stores Image, Audio and its other media features, with or without its metadata.
-    """
-    kind = plain_type(kind)
-    members = {f.name: f.type for f in _members(kind)} if pa.types.is_struct(kind) and kind.num_fields == 2 else {}
-    return members.get("bytes") == pa.binary() and members.get("path") in (pa.string(), pa.null())
 
 
 def type_text(kind: pa.DataType) -> str:
