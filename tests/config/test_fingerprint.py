@@ -83,6 +83,12 @@ def test_no_secret_is_marked_as_changing_bytes() -> None:
         "dsn",
         "SENTRY_DSN",
         "hf_token",
+        "max_token",
+        "tokenizer_token",
+        "tokenizer_api_key",
+        "api_tokens",
+        "eos_token_secret",
+        "stop-session-token",
     ],
 )
 def test_names_of_secrets_are_known_however_they_are_written(name: str) -> None:
@@ -90,10 +96,22 @@ def test_names_of_secrets_are_known_however_they_are_written(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["keyboard", "key", "keys", "feedsname", "jwts_seen", "cwd", "pass", "path", "forbearers"]
+    "name",
+    [
+        *("keyboard", "key", "keys", "feedsname", "jwts_seen", "cwd", "pass", "path", "forbearers"),
+        *("tokenizer", "tokenizer_path", "max_tokens", "max-new-tokens", "special_tokens", "pad_token", "eos_token_id"),
+    ],
 )
 def test_names_that_only_look_like_it_are_no_secrets(name: str) -> None:
     assert not is_secret_name(name)
+
+
+def test_options_that_speak_of_tokens_of_text_decide_bytes_and_secrets_do_not() -> None:
+    options = {"tokenizer": "words.json", "pad_token": "<pad>", "block": 4, "hf_token": "hf_abc"}
+
+    recorded = byte_settings(make(stages=[{"tokenize": options}]))
+
+    assert recorded["stages"][0]["options"] == {"tokenizer": "words.json", "pad_token": "<pad>", "block": 4}
 
 
 BYTE_CHANGES: list[dict[str, Any]] = [

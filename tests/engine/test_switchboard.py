@@ -9,6 +9,7 @@ from data_bridge.config import PipelineSettings, Settings
 from data_bridge.engine.orders import Orders
 from data_bridge.engine.switchboard import Switchboard
 from data_bridge.model.changes import Change
+from data_bridge.model.source import Field
 from data_bridge.runtime.control import Reply, Request, Response
 
 WINDOW = f"{Window.__module__}:Window"
@@ -100,6 +101,36 @@ def test_what_is_refused_is_refused_with_a_reason_and_changes_nothing(
     assert not reply.accepted
     assert reply.reason.startswith(why)
     assert desk.changes == []
+
+
+def test_a_value_that_names_a_field_nobody_has_is_refused_and_never_in_force() -> None:
+    stages = [
+        {"filter": {"where": {"n": {"min": 1}}}},
+        {"map": {"call": "support.live_calls:times"}},
+        {"filter": {"where": {"made": {"min": 1}}}, "name": "behind"},
+    ]
+    orders = Orders()
+    board = Switchboard(settings(stages=stages), "0123456789abcdef", orders, (Field(name="n", type="int64"),))
+
+    def ask(stage: str, key: str, value: Any) -> Reply:
+        reply = board.answer(Request("set", stage, key, value)).replies[stage]
+        assert reply is not None
+        return reply
+
+    unknown = ask("filter", "where", {"m": {"min": 1}})
+    assert not unknown.accepted
+    assert unknown.reason.startswith("stages.filter: where: there is no field 'm' here")
+    assert "is int64" in ask("filter", "where", {"n": {"matches": "a"}}).reason
+    assert orders.standing.changes == ()
+    assert ask("filter", "where", {"n": {"max": 3}}).accepted
+    assert ask("behind", "where", {"other": {"min": 1}}).accepted, "what a function makes is not known"
+
+
+def test_arguments_that_the_function_does_not_take_are_refused(desk: Desk) -> None:
+    refused = desk.set("arguments", {"fator": 2}, "slow")
+
+    assert refused.reason.startswith("arguments: arguments: support.live_calls:times takes a row and factor: int = 1, ")
+    assert desk.set("arguments", {"factor": 2}, "slow").accepted
 
 
 def test_what_can_change_only_while_paused_can_change_then(desk: Desk) -> None:

@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -34,6 +34,22 @@ def load(call: str) -> Callable[..., Any]:
         raise ConfigError(f"{where} has no function or class {name!r}", hint="correct the name in the config")
     function: Callable[..., Any] = found
     return function
+
+
+def check_arguments(call: str, arguments: Mapping[str, Any]) -> None:
+    """Raises ConfigError where a function of a row would refuse these keyword arguments."""
+    try:
+        signature = inspect.signature(load(call))
+    except ValueError:  # one written in C may not say what it takes
+        return
+    try:
+        signature.bind_partial({}, **arguments)
+    except TypeError as error:
+        raise ConfigError(f"arguments: {call} takes a row and {_taken(signature)}: {error}") from None
+
+
+def _taken(signature: inspect.Signature) -> str:
+    return ", ".join(str(one) for one in list(signature.parameters.values())[1:]) or "nothing else"
 
 
 def code_version(call: str) -> str:

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import BaseModel, SecretStr
+from pydantic import AfterValidator, BaseModel, SecretStr
 
 SECRET_WORDS = (
     "token",
@@ -28,9 +28,17 @@ SHORT_WORDS = frozenset({"pwd", "bearer", "jwt", "dsn"})
 """These must be a word of the name, not letters in the middle of one: `feedsname` holds no DSN."""
 
 
+_TOKENS_OF_TEXT = re.compile(
+    r"tokeni[sz](?:e|er|ed|ers|ing|ation)(?=_|$)"
+    r"|(?:max|min|num|total|input|output|prompt|completion|special)_(?:new_|input_|output_)?tokens(?=_|$)"
+    r"|(?:pad|bos|eos|unk|cls|sep|mask|stop)_token(?=_ids?$|$)"
+)
+"""Names that speak of pieces of text: how many, which ones, what makes them. `tokenizer_token` is a secret all the same."""
+
+
 def is_secret_name(name: object) -> bool:
     """Whether what is called so must not be shown; `-` counts as `_`."""
-    plain = str(name).lower().replace("-", "_")
+    plain = _TOKENS_OF_TEXT.sub("", str(name).lower().replace("-", "_"))
     return any(word in plain for word in SECRET_WORDS) or not SHORT_WORDS.isdisjoint(re.split("[^a-z0-9]+", plain))
 
 
@@ -41,6 +49,10 @@ def with_hidden_secrets(value: Any, *, secret: bool = False) -> Any:
     if isinstance(value, list):
         return [with_hidden_secrets(v, secret=secret) for v in value]
     return SecretStr(value) if secret and isinstance(value, str) else value
+
+
+Hidden = Annotated[dict[str, Any], AfterValidator(with_hidden_secrets)]
+"""A block of the config in which what sounds like a secret is one: it must not appear in a repr either."""
 
 
 def with_open_secrets(value: Any) -> Any:

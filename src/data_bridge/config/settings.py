@@ -5,13 +5,13 @@ Every field says whether it changes the bytes of the output (`byte=True`); the c
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import AliasChoices, SecretStr, field_validator, model_validator
 
 from data_bridge.config.fields import Count, Section, Size, field
 from data_bridge.config.monitoring import MetricsSettings
-from data_bridge.config.secrets import with_hidden_secrets
+from data_bridge.config.secrets import Hidden
 from data_bridge.config.stages import PoolSettings, StageSettings, WriterSettings, numbered
 
 
@@ -61,7 +61,7 @@ class SourceOptions(Section):
     revision: str | None = field(
         None, byte=True, description="Hub: branch, tag or commit; pinned to a commit at plan time"
     )
-    load_kwargs: dict[str, Any] = field(
+    load_kwargs: Hidden = field(
         {},
         byte=True,
         description="Hub: further arguments of `datasets.load_dataset`; `token` is a secret and not hashed",
@@ -82,16 +82,9 @@ class SourceOptions(Section):
     )
     text_field: str = field("text", byte=True, description="text: name of the one field")
     keep_empty_lines: bool = field(False, byte=True, description="text: blank lines are samples too")
-    arguments: dict[str, Any] = field(
+    arguments: Hidden = field(
         {}, byte=True, description="`python://`: arguments of the function, or options of the class"
     )
-
-    @field_validator("load_kwargs", "arguments")
-    @classmethod
-    def _hide_secrets(cls, value: dict[str, Any]) -> dict[str, Any]:
-        """What sounds like a secret is one: it must not appear in a repr either."""
-        hidden: dict[str, Any] = with_hidden_secrets(value)
-        return hidden
 
 
 FOREIGN: Mapping[str, tuple[str, ...]] = {

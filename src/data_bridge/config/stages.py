@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, field_validator, model_validator
 
 from data_bridge.config.fields import Count, Section, Size, field
-from data_bridge.config.secrets import with_hidden_secrets
+from data_bridge.config.secrets import Hidden
 
 QUEUE_CAPACITY = 4
 """Packets on their way in the threads of a stage that waits."""
@@ -58,7 +58,7 @@ class StageSettings(Section):
     """One stage: exactly one kind with its options (`map: {call: …}`), and how it is run."""
 
     kind: str = field(byte=True, description="what it does; in the file, the key that holds the options")
-    options: dict[str, Any] = field({}, byte=True, description="the kind's own options")
+    options: Hidden = field({}, byte=True, description="the kind's own options")
     name: Name = field(byte=True, description="default: the kind, with a number where it stands twice")
     input: str | tuple[str, ...] | None = field(
         None, byte=True, description="stage or `stage.output` to read; a list joins; default: the stage before"
@@ -106,12 +106,6 @@ class StageSettings(Section):
         if options is not None and not isinstance(options, Mapping):
             raise ValueError(f"the options of `{kinds[0]}` are a block, not {options!r}")
         return {"name": _default_name(kinds[0]), **common, "kind": kinds[0], "options": dict(options or {})}
-
-    @field_validator("options")
-    @classmethod
-    def _hide_secrets(cls, value: dict[str, Any]) -> dict[str, Any]:
-        hidden: dict[str, Any] = with_hidden_secrets(value)
-        return hidden
 
     @field_validator("outputs")
     @classmethod

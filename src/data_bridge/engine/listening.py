@@ -8,6 +8,7 @@ from data_bridge.engine.orders import Orders
 from data_bridge.engine.switchboard import Switchboard
 from data_bridge.events import Notice, Observer
 from data_bridge.model.changes import Change
+from data_bridge.model.source import Field
 from data_bridge.pipelines.base import Pipeline
 from data_bridge.runtime.control_server import ControlServer
 from data_bridge.utils.progress import PartitionLog
@@ -19,7 +20,8 @@ def listening(pipeline: Pipeline, orders: Orders, observer: Observer) -> Generat
     if changes := orders.standing.changes:
         names = ", ".join(dict.fromkeys(f"{change.stage}.{change.key}" for change in changes))
         observer(Notice(f"changes made while it ran before stay in force: {names}"))
-    switchboard = Switchboard(pipeline.settings, pipeline.plan.run, orders)
+    fields = tuple(Field.model_validate(field) for field in pipeline.plan.first.fields)
+    switchboard = Switchboard(pipeline.settings, pipeline.plan.run, orders, fields)
     with ExitStack() as stack:
         try:
             stack.enter_context(ControlServer(socket_folders(), pipeline.plan.run, switchboard.answer))

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -24,7 +25,7 @@ from data_bridge.engine.orders import Orders
 from data_bridge.errors import ConfigError
 from data_bridge.model.changes import ENABLED, Change
 from data_bridge.runtime.control import Reply, Request, Response
-from data_bridge.runtime.stage import Outlet, Stage, StageOptions, StatefulStage, Surveying
+from data_bridge.runtime.stage import Fields, Outlet, Stage, StageOptions, StatefulStage, Surveying
 from data_bridge.stages.build import build, threads_of
 from data_bridge.stages.registry import stage_class
 from data_bridge.utils.claims import new_token
@@ -44,12 +45,13 @@ class Switchboard:
     Nothing waits for the run: an order is given, and followed between two packets. Called from one thread.
     """
 
-    def __init__(self, settings: Settings, run: str, orders: Orders) -> None:
+    def __init__(self, settings: Settings, run: str, orders: Orders, fields: Fields = ()) -> None:
+        """`fields` are those of the source; empty = nobody knows them."""
         self._settings = settings.pipeline
         self._orders = orders
         self._parts: dict[str, Answer] = {ENGINE: RunPart(settings.pipeline, run, orders)}
         for stage in settings.pipeline.stages:
-            self._parts[stage.name] = StagePart(stage, settings.pipeline, orders)
+            self._parts[stage.name] = StagePart(stage, settings.pipeline, orders, fields)
 
     def answer(self, request: Request) -> Response:
         """The replies; an error when nobody is there or understands."""
@@ -167,8 +169,9 @@ class RunPart:
 class StagePart:
     """One stage. `_planned` is how the config has it: a plan was made for that."""
 
-    def __init__(self, planned: StageSettings, settings: PipelineSettings, orders: Orders) -> None:
+    def __init__(self, planned: StageSettings, settings: PipelineSettings, orders: Orders, fields: Fields = ()) -> None:
         self._planned = planned
+        self._fields = fields
         self._settings = settings
         self._orders = orders
         self._kind = stage_class(planned.kind)
@@ -216,8 +219,20 @@ class StagePart:
             return Reply(accepted=True, reason="it has this value already")
         changes = self._orders.standing.changes
         number = changes[-1].number + 1 if changes else 0
-        self._orders.change(Change(number=number, id=new_token(), stage=self._planned.name, key=key, value=value))
+        change = Change(number=number, id=new_token(), stage=self._planned.name, key=key, value=value)
+        if reason := self._misfit(change):
+            return Reply(accepted=False, reason=reason)
+        self._orders.change(change)
         return Reply(accepted=True)
+
+    def _misfit(self, change: Change) -> str:
+        """Why the stages would no longer go together with the fields of the source."""
+        changed = build(with_changes(self._settings, [*self._orders.standing.changes, change]))
+        try:
+            changed.fields(self._fields, defaultdict(tuple))
+        except ConfigError as error:
+            return f"{error.message} ({error.hint})" if error.hint else error.message
+        return ""
 
     def _refusal_of(self, key: str | None) -> str:
         """Why this key cannot change now, whatever the value."""

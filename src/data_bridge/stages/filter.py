@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from data_bridge.config.calls import code_version, load
+from data_bridge.config.calls import check_arguments, code_version, load
 from data_bridge.model.batch import ArrowRows, Row, RowFailure
 from data_bridge.rows.arrow import column_values
 from data_bridge.runtime.stage import Fields, Outlet, Result, Skip, Stage, StageBatch, StageOptions, option
@@ -56,7 +56,7 @@ class Filter(Stage[FilterOptions]):
 
     def check(self) -> None:
         if self.options.call is not None:
-            load(self.options.call)
+            check_arguments(self.options.call, self.options.arguments)
 
     def fields(self, fields: Fields) -> Fields:
         look_up(fields, self._where, "where")

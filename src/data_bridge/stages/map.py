@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from data_bridge.config.calls import code_version, load
+from data_bridge.config.calls import check_arguments, code_version, load
 from data_bridge.runtime.stage import Result, Stage, StageBatch, StageOptions, option
 
 
@@ -20,7 +20,7 @@ class Map(Stage[MapOptions]):
     Options = MapOptions
 
     def check(self) -> None:
-        load(self.options.call)
+        check_arguments(self.options.call, self.options.arguments)
 
     def libraries(self) -> Mapping[str, str]:
         return {self.options.call: code_version(self.options.call)}
