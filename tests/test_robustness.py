@@ -197,6 +197,39 @@ def test_a_rerun_does_not_forget_max_failures(out: Path, tmp_path: Path) -> None
     assert not (out / "manifest.json").exists()
 
 
+def test_a_stage_may_fail_so_often_and_a_rerun_does_not_forget(out: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source.jsonl"
+    write_jsonl(source, 400, bad_every=10)
+
+    def chosen(most: int) -> Settings:
+        stage = {"map": {"call": "support.stages:stamped"}, "name": "stamp", "max_failures": most}
+        return settings(str(source), out, on_error="skip", stages=[stage])
+
+    for _ in range(3):
+        with pytest.raises(DataError, match=r"failed in stage stamp, more than pipeline.stages.stamp.max_failures = 5"):
+            api.run_pipeline(chosen(5))
+    assert not (out / "manifest.json").exists()
+
+    assert api.run_pipeline(chosen(12)).failed == 40 + 12
+    with pytest.raises(DataError, match="12 samples failed in stage stamp"):
+        api.run_pipeline(chosen(11))
+
+
+def test_what_fails_in_another_stage_does_not_count_against_a_stage(out: Path, tmp_path: Path) -> None:
+    source = tmp_path / "bad.jsonl"
+    write_jsonl(source, 400, bad_every=10)
+    stages = [{"select": {"fields": ["id"]}, "max_failures": 0}]
+
+    assert api.run_pipeline(settings(str(source), out, on_error="skip", stages=stages)).failed == 40
+
+
+def test_failures_of_stages_that_lead_to_no_writer_cannot_be_limited(source: Path, out: Path) -> None:
+    stages = [{"preview": {}, "max_failures": 3}]
+
+    with pytest.raises(ConfigError, match=r"preview.max_failures: it leads to no writer"):
+        api.plan(settings(str(source), out, stages=stages))
+
+
 def test_a_run_killed_while_it_asked_the_store_is_no_stranger_to_the_next(source: Path, out: Path) -> None:
     store = open_store(str(out), settings(str(source), out))
     for left in ("_bridge/probe/probe-0123456789abcdef", "_bridge/probe-0123456789abcdef-wrong"):

@@ -1,6 +1,7 @@
 """What happened, as frozen values, and who wants to know."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from data_bridge.model.metrics import MetricRecord
@@ -64,6 +65,8 @@ class ShardCommitted:
     samples: int
     failed: int
     bytes: int
+    failed_by: Mapping[str, int] = field(default_factory=dict)
+    """The failed ones by stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,8 @@ class PartitionDone:
     """In its shards, by this run and earlier ones."""
     failed: int
     """Behind its last shard; the others were told with their shards."""
+    failed_by: Mapping[str, int] = field(default_factory=dict)
+    """Those by stage."""
 
 
 @dataclass(frozen=True, slots=True)

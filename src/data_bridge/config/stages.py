@@ -82,6 +82,9 @@ class StageSettings(Section):
     on_error: Literal["fail", "skip", "quarantine"] | None = field(
         None, byte=True, description="a sample it cannot use; default: `pipeline.on_error`"
     )
+    max_failures: Count | None = field(
+        None, byte=False, ge=0, description="stop when more samples than this failed in it"
+    )
     enabled: bool = field(True, byte=True, description="false: samples pass it unchanged")
 
     @model_validator(mode="before")

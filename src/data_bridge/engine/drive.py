@@ -1,9 +1,10 @@
 """Driving a run: who may work on what, which engine does it, and when it has to stop."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
-from data_bridge.config import Settings
+from data_bridge.config import PipelineSettings, Settings
 from data_bridge.engine.base import Engine, EngineReport
 from data_bridge.engine.cores import usable_cores
 from data_bridge.engine.inline import InlineEngine
@@ -129,29 +130,42 @@ def _unfinished_as_error(report: EngineReport) -> EngineReport:
 
 
 class _Counting:
-    """Passes events on, and stops the run when more samples failed than `max_failures`."""
+    """Passes events on, and stops the run when more samples failed than a `max_failures` allows."""
 
     def __init__(self, observer: Observer, settings: Settings, logs: Mapping[int, PartitionLog]) -> None:
         self._observer = observer
-        self._most = settings.pipeline.max_failures
-        self._failed = totals(logs.values()).failed
+        self._pipeline = settings.pipeline
+        self._failed, self._by_stage = _failures(logs)
 
     def __call__(self, event: Event, /) -> None:
         self._observer(event)
         if isinstance(event, (ShardCommitted, PartitionDone)):
             self._failed += event.failed
+            self._by_stage.update(event.failed_by)
         if not isinstance(event, ItemFailed):
-            _refuse_more_than(self._most, self._failed)
+            _refuse_more_than(self._pipeline, self._failed, self._by_stage)
 
 
 def refuse_too_many_failures(settings: Settings, logs: Mapping[int, PartitionLog]) -> None:
-    """Raise DataError when the ledger holds more failed samples than `max_failures`."""
-    _refuse_more_than(settings.pipeline.max_failures, totals(logs.values()).failed)
+    """Raise DataError when the ledger holds more failed samples than a `max_failures` allows, of the run or of a stage."""
+    _refuse_more_than(settings.pipeline, *_failures(logs))
 
 
-def _refuse_more_than(most: int | None, failed: int) -> None:
-    if most is not None and failed > most:
-        raise DataError(
-            f"{failed} samples failed, more than pipeline.max_failures = {most}",
-            hint="look at the failures under _bridge/ at the destination; mend the source or raise the limit",
-        )
+def _failures(logs: Mapping[int, PartitionLog]) -> tuple[int, Counter[str]]:
+    """Failed samples in the ledger, all and by stage."""
+    by_stage = sum((log.failed_by for log in logs.values()), Counter[str]())
+    return totals(logs.values()).failed, by_stage
+
+
+def _refuse_more_than(pipeline: PipelineSettings, failed: int, by_stage: Mapping[str, int]) -> None:
+    limits = [("", pipeline.max_failures, failed, "pipeline.max_failures")]
+    limits += [
+        (f" in stage {s.name}", s.max_failures, by_stage.get(s.name, 0), f"pipeline.stages.{s.name}.max_failures")
+        for s in pipeline.stages
+    ]
+    for where, most, found, name in limits:
+        if most is not None and found > most:
+            raise DataError(
+                f"{found} samples failed{where}, more than {name} = {most}",
+                hint="look at the failures under _bridge/ at the destination; mend the source or raise the limit",
+            )

@@ -94,6 +94,8 @@ class ShardRecord(Document, frozen=True, kw_only=True, tag_field="kind", tag="sh
     sha256: str = ""
     samples: int = 0
     failed: int = 0
+    failed_by: dict[str, int] = {}
+    """The same by stage, `source` and `write` included; empty where an earlier version counted."""
     failures: str | None = None
     """Key of the failures file, written before this record."""
     failures_sha256: str | None = None
@@ -139,6 +141,7 @@ class Done(Document, frozen=True, kw_only=True, tag_field="kind", tag="done"):
     shards: tuple[ShardRecord, ...]
     changes: tuple[ChangeRecord, ...] = ()
     trailing_failed: int = 0
+    trailing_failed_by: dict[str, int] = {}
     failures: str | None = None
     failures_sha256: str | None = None
 

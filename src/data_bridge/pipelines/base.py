@@ -268,7 +268,9 @@ class Pipeline:
             self.store.put_file(key, path, sha256=digest)
             done = done.model_copy(update={"failures": key, "failures_sha256": digest})
         tracker.append(done)
-        control.emit(PartitionDone(tracker.partition.index, done.samples, done.trailing_failed))
+        control.emit(
+            PartitionDone(tracker.partition.index, done.samples, done.trailing_failed, done.trailing_failed_by)
+        )
 
     def refuse_another_run(self) -> None:
         """Raises BusyError when the destination was started over meanwhile."""

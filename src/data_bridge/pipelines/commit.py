@@ -250,5 +250,7 @@ class Committer:
         self._tracker.append(record.model_copy(update={"token": self._tracker.token}))
         closed.remove()
         self._control.emit(
-            ShardCommitted(self._tracker.partition.index, record.key, record.samples, record.failed, record.bytes)
+            ShardCommitted(
+                self._tracker.partition.index, record.key, record.samples, record.failed, record.bytes, record.failed_by
+            )
         )

@@ -1,6 +1,7 @@
 """Failed samples of one shard range, spooled to a file so that any number of them fits in memory."""
 
 import base64
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -19,8 +20,12 @@ class FailureLog:
         self._new_path = new_path
         self._path: Path | None = None
         self._file: IO[bytes] | None = None
-        self.count = 0
-        self._marked = (0, 0)
+        self.by_stage: Counter[str] = Counter()
+        self._marked = (0, Counter[str]())
+
+    @property
+    def count(self) -> int:
+        return self.by_stage.total()
 
     def add(self, index: int, key: str, failure: RowFailure) -> None:
         """Append one failure; `index` is the source index in the partition's key space."""
@@ -29,24 +34,24 @@ class FailureLog:
             line |= _raw(failure.raw)
         with disk_full("writing down failed samples"):
             self._open().write(orjson.dumps(line) + b"\n")
-        self.count += 1
+        self.by_stage[failure.stage] += 1
 
     def mark(self) -> None:
         """Everything so far stays here when the log is split."""
-        self._marked = (self._file.tell() if self._file else 0, self.count)
+        self._marked = (self._file.tell() if self._file else 0, self.by_stage.copy())
 
     def split(self) -> "FailureLog":
         """Move what came after the mark to a new log."""
         rest = FailureLog(self._new_path)
-        position, count = self._marked
-        if self._file is not None and self.count > count:
+        position, before = self._marked
+        if self._file is not None and self.count > before.total():
             self._file.seek(position)
             for line in self._file:
                 rest._open().write(line)
-            rest.count = self.count - count
+            rest.by_stage = self.by_stage - before
             self._file.truncate(position)
             self._file.seek(position)
-            self.count = count
+            self.by_stage = before
         return rest
 
     def close(self) -> Path | None:

@@ -1,5 +1,6 @@
 """One attempt on one partition: from its cursor through stages and writers into committed shards."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -146,16 +147,17 @@ class PartitionRun:
     def done(self) -> Done:
         """The record that ends the partition; everything before it must be committed."""
         log = self._tracker.log
-        trailing = sum(sink.failures.count for sink in self._sinks)
+        trailing = sum((sink.failures.by_stage for sink in self._sinks), Counter[str]())
         return Done(
             token=self._tracker.token,
             cursor=self._end,
             samples=log.samples,
-            failed=log.failed_samples + trailing,
+            failed=log.failed_samples + trailing.total(),
             bytes=log.bytes,
             shards=tuple(shard.model_copy(update={"state": {}}) for shard in log.shards),  # nobody goes on behind them
             changes=tuple(log.changes),
-            trailing_failed=trailing,
+            trailing_failed=trailing.total(),
+            trailing_failed_by=dict(trailing),
         )
 
     def close_trailing(self) -> Path | None:

@@ -228,7 +228,12 @@ class SinkRun:
             self._control.emit(ShardFinished(self._partition.index, key, packed.samples, packed.bytes))
         span = self._range if shard.written else (shard.start, self.cursor.index)
         record = record.model_copy(
-            update={"failed": log.count, "first_index": first + span[0], "end_index": first + span[1]}
+            update={
+                "failed": log.count,
+                "failed_by": dict(log.by_stage),
+                "first_index": first + span[0],
+                "end_index": first + span[1],
+            }
         )
         self._numbers.closed(shard.start, has_file=path is not None)
         failures = log.close()

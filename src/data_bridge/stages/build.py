@@ -27,6 +27,12 @@ def build(settings: PipelineSettings, *, check: bool = False) -> Graph:
     hints: list[str] = []
     wanted = [_wanted(spec, _stage(spec, problems, hints, check=check), problems) for spec in settings.stages]
     graph = wire(wanted, [WantedSink(w.name, w.input) for w in settings.writers], problems)
+    uncounted = {node.name for branch in graph.branches for node in branch.nodes}
+    problems += [
+        f"stages.{spec.name}.max_failures: it leads to no writer, and what fails there is not recorded"
+        for spec in settings.stages
+        if spec.max_failures is not None and spec.name in uncounted
+    ]
     if not problems:
         return graph
     raise ConfigError(

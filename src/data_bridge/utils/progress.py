@@ -5,6 +5,7 @@ with put-if-absent. Appending is the commit. Whoever finds another's record wher
 """
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -100,6 +101,14 @@ class PartitionLog:
     @property
     def failed_samples(self) -> int:
         return self.done.failed if self.done else sum(s.failed for s in self.shards)
+
+    @property
+    def failed_by(self) -> Counter[str]:
+        """Failed samples by stage."""
+        found = Counter(self.done.trailing_failed_by if self.done else {})
+        for shard in self.shards:
+            found.update(shard.failed_by)
+        return found
 
     @property
     def bytes(self) -> int:
