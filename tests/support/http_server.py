@@ -14,7 +14,7 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
@@ -98,6 +98,8 @@ class HttpServer:
         self.sites: dict[str, Site] = {}
         self.lock = threading.Lock()
         self.stopping = threading.Event()
+        self._held: frozenset[str] = frozenset()
+        self._door = threading.Condition()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.daemon_threads = True
         self._server.owner = self  # type: ignore[attr-defined]
@@ -116,8 +118,19 @@ class HttpServer:
         self.sites[path.partition("?")[0]] = site
         return site
 
+    def hold(self, paths: Iterable[str] = ()) -> None:
+        """Requests for these paths wait, and those for others do not any more."""
+        with self._door:
+            self._held = frozenset(paths)
+            self._door.notify_all()
+
+    def wait_at_the_door(self, path: str) -> None:
+        with self._door:
+            self._door.wait_for(lambda: path not in self._held or self.stopping.is_set())
+
     def close(self) -> None:
         self.stopping.set()
+        self.hold()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -161,6 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
             site.requests.append((method, {name.lower(): value for name, value in self.headers.items()}))
             busy = site.busy > 0
             site.busy -= busy
+        owner.wait_at_the_door(self.path)
         early = self._early_status(site, method, busy=busy)
         if early is not None:
             return self._plain(early, site)
