@@ -161,6 +161,10 @@ GOALS: Sequence[Goal] = (
          Figure("memory", "one-0", "cpu_s", less="start", each=True)),
     _per_shard("all of it", *ON_A_LEDGER),
     *(_per_shard(what, what) for what in ON_A_LEDGER),
+    Goal("chain", "the CPU of one `map` that does nothing, with five", "≤", 1.25,
+         Figure("chain", "maps-5", "cpu_s"), Figure("chain", "maps-1", "cpu_s")),
+    Goal("chain", "the CPU of no stage, with one `map` that does nothing", "≤", 2,
+         Figure("chain", "maps-1", "cpu_s"), Figure("chain", "maps-0", "cpu_s")),
 )  # fmt: skip
 
 
