@@ -165,6 +165,14 @@ CASES: dict[str, Case] = {
             "stages": [{f"{STAGES}:Copies": {"most": 5}}],
         },
     ),
+    "parquet shuffled as a whole": Case(
+        parquet,
+        {
+            "key_field": "key",
+            "partition_bytes": 12_000,
+            "stages": [{"shuffle": {"window": 40, "scope": "dataset"}}],
+        },
+    ),
     "jsonl shuffled": Case(
         json_lines, {"partition_bytes": 12_000, "samples_per_shard": 7, "stages": [{"shuffle": {"window": 16}}]}
     ),

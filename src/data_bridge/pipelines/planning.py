@@ -8,7 +8,7 @@ import difflib
 import re
 import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -85,7 +85,7 @@ def first_generation(settings: Settings, stream: SampleStream) -> tuple[Generati
     graph = build(pipeline, check=True)
     listing = stream.listing()
     probe = schema.apply(pipeline, stream.probe(listing), listing.format)
-    partitions = stream.partitions(listing)
+    partitions = stream.partitions(listing, order=_source_order(graph))
     if not pipeline.allow_empty and stream.is_empty(listing, partitions, probe):
         raise ConfigError(
             f"pipeline.input_uri: {shown(pipeline.input_uri)} holds no samples",
@@ -123,6 +123,16 @@ def _writing(settings: Settings, graph: Graph) -> Settings:
         return settings
     kept = tuple(stage for stage in settings.pipeline.stages if stage.name not in names)
     return settings.model_copy(update={"pipeline": settings.pipeline.model_copy(update={"stages": kept})})
+
+
+def _source_order(graph: Graph) -> Callable[[int], Sequence[int]] | None:
+    """In which order the source's runs are read, where a stage says so."""
+
+    def ordered(runs: int) -> Sequence[int]:
+        order = graph.source_order(runs)
+        return range(runs) if order is None else order.tolist()
+
+    return None if graph.source_order(0) is None else ordered
 
 
 def _frozen(settings: PipelineSettings, probe: Probe) -> dict[str, Any]:
@@ -212,6 +222,11 @@ def grown_generation(settings: Settings, stream: SampleStream, plan: Plan) -> Ge
     fresh = [longer.get(uri, file) for uri, file in now.items() if uri not in known or uri in longer]
     if not fresh or settings.pipeline.limit is not None:
         return None
+    if _source_order(build(settings.pipeline)) is not None:
+        raise ConflictError(
+            "the source has grown, but this destination holds it shuffled as a whole: new samples could only come last",
+            hint=NEXT_STEP,
+        )
     start = {longer[uri].uri: known[uri].size or 0 for uri in longer}
     return _next_generation(stream, plan, Listing(listing.format, tuple(fresh)), start)
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from data_bridge.errors import ConfigError
 from data_bridge.rows.decoding import STAGE
 from data_bridge.runtime.queue import Overflow
@@ -142,6 +145,11 @@ class Graph:
     def block(self) -> int:
         """Source samples that must be seen together; 0 = any batch will do."""
         return max((node.stage.block for node in self.nodes if node.enabled), default=0)
+
+    def source_order(self, runs: int) -> "NDArray[np.int64] | None":
+        """The order in which a stage wants the source's runs to be read; None = theirs."""
+        orders = (node.stage.source_order(runs) for node in self.nodes if node.enabled)
+        return next((order for order in orders if order is not None), None)
 
     def block_before(self, port: str) -> int:
         """The same for what arrives at one output: 0 where it comes in source order."""

@@ -187,6 +187,12 @@ class Stage(ABC, Generic[O]):
         """What it may add to one row, where that is so much that few rows must be held at a time; 0 = it is not."""
         return 0
 
+    def source_order(self, runs: int) -> "NDArray[np.int64] | None":
+        """The order in which the runs of rows that the source is made of (row groups, files) are to be read, where it
+        wants another than theirs: their numbers, int64 of shape (runs,). Asked once, for the plan."""
+        del runs
+        return None
+
     def check(self) -> None:
         """What only looking outside can tell (a function that cannot be imported). Raises ConfigError; before any work."""
 

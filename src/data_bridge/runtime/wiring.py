@@ -71,6 +71,7 @@ class _Wiring:
         self._refuse_late_joins(graph)
         self._refuse_waiting_twice(graph)
         self._refuse_several_blocks(graph)
+        self._refuse_several_orders(graph)
         self._refuse_threads(graph)
         return graph
 
@@ -182,6 +183,11 @@ class _Wiring:
                 self.problems.append(
                     f"stages.{node.name}.input: joins what {before} has put in another order: join first"
                 )
+
+    def _refuse_several_orders(self, graph: Graph) -> None:
+        wanting = [n.name for n in graph.nodes if n.enabled and n.stage.source_order(0) is not None]
+        if len(wanting) > 1:
+            self.problems.append(f"stages: {', '.join(wanting)} each put the whole source in order: one can")
 
     def _refuse_several_blocks(self, graph: Graph) -> None:
         blocks = {node.name: node.stage.block for node in graph.nodes if node.enabled and node.stage.block}

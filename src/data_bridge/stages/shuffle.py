@@ -1,5 +1,7 @@
 """`shuffle`: another order within blocks of the source."""
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,10 @@ from data_bridge.stages import seeding
 
 class ShuffleOptions(StageOptions):
     window: int = option(10_000, gt=1, le=10_000_000, description="source samples that are shuffled together")
+    scope: Literal["partition", "dataset"] = option(
+        "partition",
+        description="`dataset`: row groups (or files) of the whole source are also read in another order, so that a sample may land anywhere",
+    )
     seed: int = option(0, ge=0, lt=2**63, description="another seed is another order")
 
 
@@ -16,6 +22,11 @@ class Shuffle(Stage[ShuffleOptions]):
     """Shuffles fixed blocks of `window` source samples, counted from the start of a partition, each held in memory.
 
     Where a sample goes depends on the seed and its source index alone.
+
+    With `scope: dataset` the plan first puts all row groups of all files (of plain files, each file) in an order of the
+    seed, and partitions are cut from that; source indices then count in that order. A row group is still read whole and
+    about once. Samples of one row group stay close to one another (within `window`), so this is no draw among all orders:
+    make row groups much smaller than `window`. Needs a source whose rows are counted; one that grows is refused.
     """
 
     kind = "shuffle"
@@ -24,6 +35,12 @@ class Shuffle(Stage[ShuffleOptions]):
     @property
     def block(self) -> int:
         return self.options.window
+
+    def source_order(self, runs: int) -> NDArray[np.int64] | None:
+        if self.options.scope == "partition":
+            return None
+        chance = seeding.of_indices("shuffle", self.options.seed, "", np.arange(runs, dtype=np.int64))
+        return np.argsort(chance, kind="stable")
 
     def fields(self, fields: Fields) -> Fields:
         return fields

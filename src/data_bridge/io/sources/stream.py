@@ -103,13 +103,25 @@ class SampleStream:
             return not any(batch.count for p in partitions for batch in self.read(listing.format, files, p, None))
 
     def partitions(
-        self, listing: Listing, *, first_file: int = 0, start: dict[str, int] | None = None
+        self,
+        listing: Listing,
+        *,
+        first_file: int = 0,
+        start: dict[str, int] | None = None,
+        order: Callable[[int], Sequence[int]] | None = None,
     ) -> list[Partition]:
         """Cut the listed files into partitions that depend on source and config alone.
 
         `first_file` numbers the files in the plan's table; `start` gives, per URI, the byte from where a grown file is new.
+        `order` gives, for a number of runs (row groups, files), the order to read them in. Raises ConfigError where it is
+        given and samples are not counted.
         """
         reader = self.format(listing.format)
+        if order is not None and not reader.counted:
+            raise ConfigError(
+                f"the whole dataset cannot be shuffled: how many samples a {listing.format} source has is known only when it is read",
+                hint="take `scope: partition`, or turn it into Parquet first",
+            )
         with _nothing_started():
             extents = [
                 (first_file + number, extent.model_copy(update={"start": (start or {}).get(file.uri, extent.start)}))
@@ -117,7 +129,7 @@ class SampleStream:
                 for extent in reader.extents(file)
             ]
         return cut_partitions(
-            extents,
+            extents if order is None else [extents[number] for number in order(len(extents))],
             counted=reader.counted,
             partition_bytes=self._pipeline.partition_bytes,
             samples_per_shard=self._pipeline.samples_per_shard,
