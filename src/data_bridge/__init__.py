@@ -4,7 +4,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from data_bridge.api import bench, bench_from_file, control, plan, run_from_file, run_pipeline, status, verify
+    from data_bridge.api import (
+        bench,
+        bench_from_file,
+        control,
+        plan,
+        retry_failed,
+        run_from_file,
+        run_pipeline,
+        status,
+        verify,
+    )
     from data_bridge.config import Settings, load_settings
     from data_bridge.model.bench import BenchReport
     from data_bridge.model.report import RunReport
@@ -18,6 +28,7 @@ __all__ = [
     "control",
     "load_settings",
     "plan",
+    "retry_failed",
     "run_from_file",
     "run_pipeline",
     "status",

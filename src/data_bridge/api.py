@@ -1,8 +1,9 @@
 """The programmatic face: run, plan, look, verify. No prints, no exits; errors are `BridgeError`s."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from data_bridge.config import Settings, load_settings, run_folder, socket_folders, stages_folder
@@ -45,6 +46,7 @@ __all__ = [
     "load_settings",
     "now",
     "plan",
+    "retry_failed",
     "run_from_file",
     "run_id",
     "run_pipeline",
@@ -78,16 +80,37 @@ def run_pipeline(
     before any work, DataError for a bad sample under `on_error: fail`, and other `BridgeError`s with progress kept.
     """
     with Monitor(observer, settings) as monitor:
-        store = _open(settings, prefix, open_destination)
-        return _run(settings, store, monitor, workers=workers, fresh=fresh, steal=steal)
+        pipeline = PipelineFactory.create(settings, _open(settings, prefix, open_destination))
+        prepare = partial(pipeline.prepare_anew, steal=steal) if fresh else pipeline.prepare
+        return _run(pipeline, prepare, monitor, workers=workers, steal=steal)
+
+
+def retry_failed(
+    settings: Settings,
+    *,
+    observer: Observer = ignore,
+    workers: int | None = None,
+    prefix: str | None = None,
+    steal: bool = False,
+    open_destination: OpenStore | None = None,
+) -> RunReport:
+    """Try the failed samples of a finished dataset again, and only those: what can be used now is added to it in shards of
+    its own, what fails again stays a failure. Call it again after any crash to go on; arguments as in `run_pipeline`.
+
+    The code of stages may have been mended meanwhile. Raises ConflictError for any other change that makes other bytes and
+    for another source, ConfigError where there is no finished dataset, and for stages that see more than one sample.
+    """
+    with Monitor(observer, settings) as monitor:
+        pipeline = PipelineFactory.create(settings, _open(settings, prefix, open_destination))
+        return _run(pipeline, pipeline.prepare_retry, monitor, workers=workers, steal=steal)
 
 
 def _run(
-    settings: Settings, store: ObjectStore, observer: Observer, *, workers: int | None, fresh: bool, steal: bool
+    pipeline: Pipeline, prepare: Callable[[], Plan], observer: Observer, *, workers: int | None, steal: bool
 ) -> RunReport:
     started = time.monotonic()
-    pipeline = PipelineFactory.create(settings, store)
-    run_plan = pipeline.prepare_anew(steal=steal) if fresh else pipeline.prepare()
+    settings, store = pipeline.settings, pipeline.store
+    run_plan = prepare()
     logs = pipeline.logs()
     resumed = any(log.shards or log.done for log in logs.values())
     refuse_too_many_failures(settings, logs)

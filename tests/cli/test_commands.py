@@ -29,6 +29,7 @@ def test_there_are_commands() -> None:
         "graph",
         "init",
         "plan",
+        "retry-failed",
         "run",
         "schema",
         "stages list",

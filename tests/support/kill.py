@@ -7,7 +7,7 @@ so walking through k walks through all of them. A fuse file makes sure that only
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from data_bridge.api import run_pipeline
 from data_bridge.config import Settings
 from data_bridge.errors import BridgeError
 from data_bridge.events import Event, SamplesPacked, ignore
+from data_bridge.model.report import RunReport
 from data_bridge.model.store import ObjectInfo, ObjectStore
 from data_bridge.storage import open_store
 
@@ -139,7 +140,12 @@ class DyingObserver:
 
 
 def run_in_child(
-    settings: Settings, destination: ShootingDestination, *, workers: int, batch: int | None = None
+    settings: Settings,
+    destination: ShootingDestination,
+    *,
+    workers: int,
+    batch: int | None = None,
+    run: Callable[..., RunReport] = run_pipeline,
 ) -> int:
     """Run in a forked child with a process group of its own; returns its exit code, negative for a signal."""
     pid = os.fork()
@@ -150,7 +156,7 @@ def run_in_child(
             observer = (
                 ignore if batch is None or destination.shot is None else DyingObserver(batch, destination.shot.fuse)
             )
-            code = run_pipeline(settings, observer=observer, workers=workers, open_destination=destination).exit_code
+            code = run(settings, observer=observer, workers=workers, open_destination=destination).exit_code
         except BridgeError as error:
             os.write(2, f"{error}\n".encode())
             code = error.exit_code

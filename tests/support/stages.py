@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,13 @@ def stamped(row: Row) -> Row:
     if row["id"] % 31 == 5:
         raise ValueError(f"row {row['id']} cannot be stamped")
     return {**row, "stamp": row["id"] * 3}
+
+
+def served(row: Row) -> Row:
+    """What a service gives for a row, which is there once the file is that the row names; none for every 50th row."""
+    if row["id"] % 50 == 9 or (row["id"] % 7 == 3 and not Path(row["service"]).exists()):
+        raise ConnectionError(f"nothing for {row['id']}")
+    return {"id": row["id"], "answer": row["id"] * 2}
 
 
 def is_even(row: Row) -> bool:

@@ -122,6 +122,31 @@ def run(
     raise typer.Exit(result.exit_code)
 
 
+@app.command(epilog="Example: data-bridge retry-failed configs/quickstart.yaml")
+def retry_failed(
+    path: ConfigArgument = None,
+    config: ConfigOption = None,
+    prefix: Prefix = None,
+    limit: Limit = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Worker processes; 0 = in this process. [default: usable cores]")
+    ] = None,
+    steal: Annotated[bool, typer.Option("--steal", help="Take over from a run that only seems alive.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Try the failed samples of a finished dataset again, once what failed was mended; adds shards of their own."""
+    from data_bridge import api
+    from data_bridge.cli.progress import observer_for
+    from data_bridge.cli.runs import Remembering
+
+    settings = _settings(path, config, limit)
+    with observer_for(sys.stderr, quiet=as_json) as shown:
+        observer = Remembering(shown, path or config or Path())
+        result = api.retry_failed(settings, observer=observer, workers=workers, prefix=prefix, steal=steal)
+    say(words.as_json(result) if as_json else words.result(result, _command_line()))
+    raise typer.Exit(result.exit_code)
+
+
 @app.command(epilog="Example: data-bridge bench configs/quickstart.yaml")
 def bench(
     path: ConfigArgument = None,

@@ -21,7 +21,7 @@ from data_bridge.model.shards import Claim
 from data_bridge.pipelines.base import Pipeline, Takeover
 from data_bridge.pipelines.single_writer import single_writer
 from data_bridge.utils import claims
-from data_bridge.utils.progress import PartitionLog, totals
+from data_bridge.utils.progress import PartitionLog, failures_by_stage, totals
 
 INLINE_BYTES = 64_000_000
 """A source smaller than this costs less in this process than starting others."""
@@ -153,8 +153,7 @@ def refuse_too_many_failures(settings: Settings, logs: Mapping[int, PartitionLog
 
 def _failures(logs: Mapping[int, PartitionLog]) -> tuple[int, Counter[str]]:
     """Failed samples in the ledger, all and by stage."""
-    by_stage = sum((log.failed_by for log in logs.values()), Counter[str]())
-    return totals(logs.values()).failed, by_stage
+    return totals(logs.values()).failed, failures_by_stage(logs.values())
 
 
 def _refuse_more_than(pipeline: PipelineSettings, failed: int, by_stage: Mapping[str, int]) -> None:

@@ -30,6 +30,8 @@ class ManifestShard(Document, frozen=True, kw_only=True):
     source: IndexRange
     split: str | None = None
     """The writer it belongs to, where there are several."""
+    retries: int | None = None
+    """The partition whose samples it holds that failed there and were tried again; `source` is the range they are from."""
 
 
 class WriterInfo(Document, frozen=True, kw_only=True):

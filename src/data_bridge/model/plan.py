@@ -25,6 +25,13 @@ class Partition(Document, frozen=True, kw_only=True):
     limit: int | None = None
     """Stop after this many source samples; only where the count is not known beforehand."""
 
+    retries: int | None = None
+    """The partition whose failed samples it tries again."""
+    only: str | None = None
+    """Key of the list of samples that it takes of those it reads; None = all."""
+    retried_by: dict[str, int] = {}
+    """How many samples those are, by the stage at which they failed."""
+
     @property
     def name(self) -> str:
         return f"p{self.index:05d}"
@@ -87,6 +94,11 @@ class Plan(Document, frozen=True, kw_only=True, dict=True, gc=True):
     def latest(self) -> dict[str, SourceFile]:
         """By URI, each file with the identity it had when it was last planned."""
         return {f.uri: f for f in self.files}
+
+    @cached_property
+    def retried(self) -> frozenset[int]:
+        """Partitions whose failed samples were all tried again: what failed of them is told by a later partition."""
+        return frozenset(p.retries for p in self.partitions if p.retries is not None)
 
     def part(self, index: int) -> Part:
         """One partition with its files."""

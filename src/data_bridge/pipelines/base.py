@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, ItemsView
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from data_bridge.pipelines.metering import Metering
 from data_bridge.pipelines.packing import Packing
 from data_bridge.pipelines.process import PartitionRun
 from data_bridge.pipelines.remembering import standing
+from data_bridge.pipelines.retrying import chosen, plan_retry
 from data_bridge.pipelines.sinks import SinkPlan, sink_plans
 from data_bridge.pipelines.staging import PROBES, Staging, foreign, staging_base
 from data_bridge.pipelines.survey import Look, Survey, Surveyed, look_at, surveyors
@@ -118,6 +119,11 @@ class Pipeline:
         self._plan = plan
         return plan
 
+    def prepare_retry(self) -> Plan:
+        """Plan another try of all samples that failed, or go on with one that was begun; see `plan_retry`."""
+        self._plan = plan_retry(self.settings, self.store, self.stream, self._identity(), self.probe)
+        return self._plan
+
     def prepare_anew(self, *, steal: bool = False) -> Plan:
         """Plan the source, and only then take away what an earlier run made at the destination."""
         first, self.sample_bytes = planning.first_generation(self.settings, self.stream)
@@ -175,7 +181,7 @@ class Pipeline:
             return False
         tracker.claim(dead_drivers=takeover.dead_drivers, steal=takeover.steal)
         control.emit(PartitionClaimed(part.partition.index, tracker.log.cursor.index))
-        sinks = self._sinks()
+        sinks = self._sinks(part.partition)
         metering = Metering(
             self.settings.pipeline,
             [s.name for s in sinks],
@@ -233,7 +239,9 @@ class Pipeline:
                 ),
             )
             try:
-                packing = Packing(self.settings, generation, partition, self._marked(partition))
+                packing = Packing(
+                    self.settings, generation, partition, self._marked(partition), chosen(self.store, partition)
+                )
                 batches = self.stream.frames(
                     generation.format, files, partition, standing(tracker.log, sinks).cursor.pos
                 )
@@ -308,9 +316,11 @@ class Pipeline:
     def _marked(self, partition: Partition) -> dict[str, NDArray[np.int64]]:
         return {survey.stage: survey.marked(partition) for survey in self.surveys()}
 
-    def _sinks(self) -> list[SinkPlan]:
+    def _sinks(self, partition: Partition | None = None) -> list[SinkPlan]:
         pipeline = self.settings.pipeline
-        return sink_plans(pipeline, build(pipeline), self.plan.first)
+        sinks = sink_plans(pipeline, build(pipeline), self.plan.first)
+        # samples that are taken out of others fill no ranges of source indices
+        return sinks if partition is None or partition.only is None else [replace(s, counted=False) for s in sinks]
 
     def give_up(self, index: int, error: BridgeError, driver: str) -> None:
         """Note in the ledger why this run left a partition unfinished; the next run claims it again."""

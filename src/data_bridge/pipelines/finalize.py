@@ -51,15 +51,24 @@ def finalize(
     manifest = _manifest(plan, logs, shards, indexes, sinks)
     data = store.get(MANIFEST_KEY)
     there = parsed(Manifest, data, MANIFEST_KEY) if data is not None else None
-    published = there is not None and _same(there, manifest)
+    told = there is not None and _same(there, manifest)
     for name, content in indexes.items():
-        if not published or store.get(name) != content:
+        if not told or store.get(name) != content:
             store.put_bytes(name, content)
-    if there is not None and published:
+    if there is not None and told:
         return there
     _refuse_a_past_plan(store, plan)
     store.put_bytes(MANIFEST_KEY, msgspec.json.format(dump(manifest), indent=2) + b"\n")
     return manifest
+
+
+def published(store: ObjectStore, plan: Plan) -> bool:
+    """Whether a manifest is there that has come of all generations of the plan."""
+    data = store.get(MANIFEST_KEY)
+    if data is None:
+        return False
+    there = parsed(Manifest, data, MANIFEST_KEY)
+    return there.run == plan.run and there.provenance.get("generations") == len(plan.generations)
 
 
 def _refuse_a_past_plan(store: ObjectStore, plan: Plan) -> None:
@@ -95,7 +104,6 @@ def _manifest(
     sinks: Sequence[SinkPlan],
 ) -> Manifest:
     first = plan.first
-    done = [log.done for log in logs.values() if log.done is not None]
     committed = totals(logs.values())
     warnings: dict[str, int] = {}
     for _, record in shards:
@@ -117,6 +125,7 @@ def _manifest(
                 partition=index,
                 source=IndexRange(start=r.first_index, end=r.end_index),
                 split=r.sink or None,
+                retries=plan.partitions[index].retries,
             )
             for index, r in shards
         ),
@@ -134,7 +143,7 @@ def _manifest(
             "versions": {"data-bridge": version("train-data-bridge"), **first.libraries},
             **({"live_changes": changes} if changes else {}),
         },
-        failures=tuple(_failure_keys(done, [r for p in plan.partitions for r in logs[p.index].shards])),
+        failures=tuple(_failure_keys(plan, logs)),
         warnings=warnings,
     )
 
@@ -163,8 +172,10 @@ def _identity(file: Mapping[str, Any]) -> dict[str, Any]:
     return {k: file[k] for k in ("uri", "size", "etag", "mtime_ns", "sha256") if file.get(k) is not None}
 
 
-def _failure_keys(done: Sequence[Any], records: Sequence[ShardRecord]) -> list[str]:
-    return sorted(key for key in [*(r.failures for r in records), *(d.failures for d in done)] if key)
+def _failure_keys(plan: Plan, logs: Mapping[int, PartitionLog]) -> list[str]:
+    """Files that name the failed samples; where those were tried again, the files of that."""
+    current = [logs[p.index] for p in plan.partitions if p.index not in plan.retried]
+    return sorted(r.failures for log in current for r in (*log.shards, log.done) if r is not None and r.failures)
 
 
 def _same(there: Manifest, ours: Manifest) -> bool:

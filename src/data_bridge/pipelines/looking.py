@@ -93,7 +93,8 @@ def status_report(store: ObjectStore) -> StatusReport:
     """What the ledger at a destination says. Raises ConfigError when there is no dataset."""
     plan = _plan_at(store)
     logs = Ledger(store, plan.run).load_all(plan.partitions)
-    counted = all(p.samples is not None for p in plan.partitions)
+    planned = [p for p in plan.partitions if p.retries is None]
+    counted = all(p.samples is not None for p in planned)
     committed = totals(logs.values())
     return StatusReport(
         run=plan.run,
@@ -107,7 +108,7 @@ def status_report(store: ObjectStore) -> StatusReport:
         failed=committed.failed,
         shards=committed.shards,
         bytes=committed.bytes,
-        samples_expected=sum(p.samples or 0 for p in plan.partitions) if counted else None,
+        samples_expected=sum(p.samples or 0 for p in planned) if counted else None,
         errors=tuple(f"partition {i}: {log.failed.error}" for i, log in logs.items() if log.failed),
     )
 

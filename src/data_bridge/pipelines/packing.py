@@ -17,7 +17,7 @@ from data_bridge.model.shards import Encoded
 from data_bridge.pipelines.flows import Flows
 from data_bridge.pipelines.sinks import SinkPlan, sink_plans
 from data_bridge.rows.decoding import decode
-from data_bridge.rows.picking import joined, size_of
+from data_bridge.rows.picking import joined, places_among, size_of, take
 from data_bridge.rows.values import raw_of
 from data_bridge.runtime.flow import Flow, Lot, StageWork, Transit
 from data_bridge.runtime.graph import SOURCE, Branch
@@ -82,6 +82,8 @@ class Packing:
     partition: Partition
     marked: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     """By stage, the samples of the partition that a survey has marked."""
+    only: NDArray[np.int64] | None = None
+    """The samples of the partition to take, ascending; None = all."""
 
     def __call__(self) -> Pack:
         return self.packer().pack
@@ -98,6 +100,7 @@ class Packing:
             self.partition,
             self.generation.key_digits,
             keep_raw="quarantine" in policies,
+            only=self.only,
         )
 
 
@@ -114,6 +117,7 @@ class Packer:
         key_digits: int,
         *,
         keep_raw: bool,
+        only: NDArray[np.int64] | None = None,
     ) -> None:
         self._check = check
         self._flows = flows
@@ -122,6 +126,7 @@ class Packer:
         self._partition = partition
         self._key_digits = key_digits
         self._keep_raw = keep_raw
+        self._only = only
 
     def pack(self, piece: Piece) -> Packed:
         flow = self.flow(piece.changes)
@@ -171,18 +176,23 @@ class Packer:
             batch = self._check(found)
             every = batch.offsets() + shift
             lo, hi = (int(n) for n in np.searchsorted(every, (piece.skip, piece.end)))
-            rows.append(batch.rows.slice(lo, hi))
-            offsets.append(every[lo:hi])
-            failures += [
-                f if not shift else replace(f, offset=f.offset + shift)
-                for f in batch.failures
-                if piece.skip <= f.offset + shift < piece.end
-            ]
+            good, bad = (
+                batch.rows.slice(lo, hi),
+                [f for f in batch.failures if piece.skip <= f.offset + shift < piece.end],
+            )
+            places = every[lo:hi]
+            if self._only is not None:
+                at = places_among(self._only, places + piece.index)
+                good, places = take(good, at), places[at]
+                bad = [f for f in bad if len(places_among(self._only, np.array([f.offset + shift + piece.index])))]
+            rows.append(good)
+            offsets.append(places)
+            failures += [f if not shift else replace(f, offset=f.offset + shift) for f in bad]
             shift += batch.count
-        one, places = rows[0], offsets[0]
+        one, there = rows[0], offsets[0]
         if len(rows) > 1:
-            one, places = _together(rows, offsets, failures)
-        return Lot(one, places, places + (self._partition.first_index + piece.index)), failures
+            one, there = _together(rows, offsets, failures)
+        return Lot(one, there, there + (self._partition.first_index + piece.index)), failures
 
     def _keys(self, sink: SinkPlan, lot: Lot) -> Sequence[str]:
         keys = IndexKeys(self._partition.key_prefix, lot.indices, self._key_digits)

@@ -102,7 +102,7 @@ def first_generation(settings: Settings, stream: SampleStream) -> tuple[Generati
         number=0,
         config_hash=config_hash(values),
         config=values,
-        libraries=_libraries(settings, graph),
+        libraries=libraries_now(settings, graph),
         format=listing.format,
         counted=counted,
         key_digits=max(10, len(str(total))),
@@ -148,7 +148,7 @@ def shown(uri: str | Sequence[str]) -> str:
     return ", ".join(public_uri(u) for u in ([uri] if isinstance(uri, str) else uri))
 
 
-def _libraries(settings: Settings, graph: Graph) -> dict[str, str]:
+def libraries_now(settings: Settings, graph: Graph) -> dict[str, str]:
     """Versions of the libraries whose output is part of our bytes under these settings."""
     pipeline = settings.pipeline
     used = {"orjson": version("orjson"), "pyarrow": version("pyarrow")}
@@ -160,22 +160,28 @@ def _libraries(settings: Settings, graph: Graph) -> dict[str, str]:
     return used | graph.libraries()
 
 
-def check_unchanged(settings: Settings, plan: Plan) -> None:
-    """Refuse a config or a byte-making library that differs from the plan's, with the difference."""
-    before = plan.first.config
+def check_unchanged(settings: Settings, plan: Plan, *, mended: bool = False) -> None:
+    """Refuse a config or a byte-making library that differs from the plan's, with the difference. With `mended`, code of the
+    user's own may differ."""
+    before, recorded = plan.first.config, plan.generations[-1].libraries
     graph = build(settings.pipeline, check=True)
     now = changed_values(before, _writing(settings, graph))
     if now is not None:
         raise ConflictError(
             "the config differs from the one this destination was made with:\n" + _diff(before, now), hint=NEXT_STEP
         )
-    libraries = _libraries(settings, graph)
-    if libraries != plan.first.libraries:
+    libraries = libraries_now(settings, graph)
+    if _compared(libraries, mended=mended) != _compared(recorded, mended=mended):
         raise ConflictError(
             "libraries that make bytes of the shards differ from those of the first run:\n"
-            + _diff(plan.first.libraries, libraries),
+            + _diff(recorded, libraries),
             hint=f"install the first run's versions, or {NEXT_STEP}",
         )
+
+
+def _compared(libraries: Mapping[str, str], *, mended: bool) -> dict[str, str]:
+    """What has to be the same. Code of the user's own is told by a digest, libraries by their version."""
+    return {name: told for name, told in libraries.items() if not (mended and told.startswith("sha256:"))}
 
 
 def _diff(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -245,7 +251,7 @@ def _next_generation(stream: SampleStream, plan: Plan, listing: Listing, start: 
         kind="grown",
         config_hash=first.config_hash,
         config=first.config,
-        libraries=first.libraries,
+        libraries=plan.generations[-1].libraries,
         format=first.format,
         counted=first.counted,
         key_digits=first.key_digits,

@@ -28,6 +28,7 @@ from data_bridge.utils.progress import ProgressTracker
 _ON_FAILURE = "mend the source, or set pipeline.on_error to `skip` or `quarantine` to go on without such samples"
 LAG_SHARDS = 64
 """Default of `max_lag_samples`, in shards."""
+_REPEATED = "occurs twice in the shard"
 SHOWN_FAILURES = 20
 """Failures told one by one for each partition; all of them are counted and written."""
 
@@ -151,7 +152,7 @@ class SinkRun:
     def _repeat(self, run: "Taken", position: int) -> None:
         """Readers would merge two samples of one key: the second is a failure."""
         assert run.encoded.keys is not None
-        reason = f"the key {run.encoded.keys[position]!r} occurs twice in the shard"
+        reason = f"the key {run.encoded.keys[position]!r} {_REPEATED}"
         failure = RowFailure(int(run.offsets[position]), reason, stage="write")
         self._fail([failure], 0, failure.offset + 1, run)
         # it failed because of this shard: another attempt must not meet it at the start of the next one
@@ -250,6 +251,11 @@ class SinkRun:
 
     def _new_failures(self) -> FailureLog:
         return FailureLog(self._staging.failures_path)
+
+
+def repeats_a_key(reason: str) -> bool:
+    """Whether a sample failed because its shard has one of the same key."""
+    return reason.endswith(_REPEATED)
 
 
 class Failing:

@@ -20,6 +20,15 @@ def take(rows: Rows, positions: NDArray[np.int64]) -> Rows:
     return DictRows([rows.rows[i] for i in positions.tolist()])
 
 
+def places_among(wanted: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions of those places that are wanted; both ascending."""
+    at = np.searchsorted(wanted, places)
+    inside = at < len(wanted)
+    hit = np.zeros(len(places), dtype=bool)
+    hit[inside] = wanted[at[inside]] == places[inside]
+    return np.flatnonzero(hit).astype(np.int64)
+
+
 def joined(parts: Sequence[Rows]) -> Rows | None:
     """All rows one after another, or None where their forms do not go together: then decode them first."""
     if len(parts) == 1:

@@ -74,6 +74,8 @@ class PartitionLog:
     """In the order in which they were made, which is that of the samples from which they are in force."""
     done: Done | None = None
     failed: Failed | None = None
+    retried_by: Mapping[str, int] = field(default_factory=dict)
+    """By stage, the samples that failed in an earlier partition and are tried again in this one."""
     claim: Claim | None = None
     """The newest claim, if nothing ended it."""
 
@@ -139,12 +141,21 @@ class PartitionLog:
                 self.take(record)
 
 
+def failures_by_stage(logs: Iterable[PartitionLog]) -> Counter[str]:
+    """Failed samples of all logs by stage, less those that were tried again."""
+    found: Counter[str] = Counter()
+    for log in logs:
+        found.update(log.failed_by)
+        found.subtract(log.retried_by)
+    return found
+
+
 def totals(logs: Iterable[PartitionLog]) -> Totals:
-    """What the logs have committed together."""
+    """What the logs have committed together; of samples that were tried again, how that ended."""
     logs = list(logs)
     return Totals(
         samples=sum(log.samples for log in logs),
-        failed=sum(log.failed_samples for log in logs),
+        failed=sum(log.failed_samples - sum(log.retried_by.values()) for log in logs),
         bytes=sum(log.bytes for log in logs),
         shards=sum(s.key is not None for log in logs for s in log.shards),
     )
@@ -168,10 +179,10 @@ class Ledger:
         name = partition.name
         if self.store.local_root is not None:
             count = self._counts(name + "/").get(name, 0)
-            return self._read(name, count, self._spans(count, name), map)
+            return self._read(partition, count, self._spans(count, name), map)
         count, spans = self._extent(name)
         with ThreadPoolExecutor(READERS) as pool:
-            return self._read(name, count, spans, pool.map)
+            return self._read(partition, count, spans, pool.map)
 
     def load_all(self, partitions: Iterable[Partition]) -> dict[int, PartitionLog]:
         """The logs of many partitions; a finished one costs one read."""
@@ -185,7 +196,7 @@ class Ledger:
 
         def log(partition: Partition, each: Each = map) -> PartitionLog:
             name = partition.name
-            return self._read(name, counts.get(name, 0), {name: repeated.get(name, [])}, each)[0]
+            return self._read(partition, counts.get(name, 0), {name: repeated.get(name, [])}, each)[0]
 
         if self.store.local_root is not None:
             return {p.index: log(p) for p in wanted}
@@ -228,9 +239,9 @@ class Ledger:
         return numbers.intersection(range(page * PAGE, (page + 1) * PAGE))
 
     def _read(
-        self, name: str, count: int, spans: Mapping[str, list[range]], each: Each
+        self, partition: Partition, count: int, spans: Mapping[str, list[range]], each: Each
     ) -> tuple[PartitionLog, list[bytes]]:
-        log = PartitionLog()
+        name, log = partition.name, PartitionLog(retried_by=partition.retried_by)
         if count == 0:
             return log, []
         newest = self._record(name, count - 1)
