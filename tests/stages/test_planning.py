@@ -1,5 +1,6 @@
 """What the author of a config with stages is told."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -68,3 +69,45 @@ def test_a_run_with_several_writers_says_how_each_is_read(tmp_path: Path) -> Non
     assert len(how) == 2
     read = "\n".join(["import glob, webdataset", *(f"assert next(iter({line}))['json']" for line in how)])
     subprocess.run([sys.executable, "-c", read], env=environment(), cwd=tmp_path, check=True, timeout=120)
+
+
+def test_fields_that_do_not_fit_what_stages_declare_are_told_together(tmp_path: Path) -> None:
+    made = settings(
+        tmp_path / "out",
+        {"support.stages:Numbered": {}, "name": "first"},
+        {"drop": {"fields": ["text"]}},
+        {"support.stages:Numbered": {}, "name": "second"},
+    )
+
+    with pytest.raises(ConfigError) as refused:
+        api.plan(made)
+
+    assert refused.value.message.splitlines() == [
+        "stages.first: needs `id`: expected int, found string",
+    ], "what comes behind a stage of unknown fields is known once samples pass it"
+    made = settings(
+        tmp_path / "out",
+        {"drop": {"fields": ["text"]}},
+        {"support.stages:Numbered": {}, "name": "second"},
+    )
+    with pytest.raises(ConfigError) as refused:
+        api.plan(made)
+
+    assert refused.value.message.splitlines() == [
+        "stages.second: needs `id`: expected int, found string",
+        "stages.second: needs `text`: expected text, found no such field among id, story, paragraph",
+    ]
+
+
+def test_samples_that_do_not_fit_are_failures_of_their_stage_and_in_no_shard(tmp_path: Path) -> None:
+    lines = [{"id": n if n % 10 else str(n), "text": "a"} for n in range(200)]
+    (tmp_path / "source.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    made = settings(tmp_path / "out", {"support.stages:Numbered": {}}).model_dump()
+    made["pipeline"] |= {"input_uri": str(tmp_path / "source.jsonl"), "on_error": "skip"}
+
+    report = api.run_pipeline(Settings.model_validate(made))
+
+    assert (report.samples, report.failed) == (175, 25)
+    failures = "".join(path.read_text() for path in (tmp_path / "out").glob("_bridge/*/failures/*"))
+    assert "needs `id`: expected a valid integer, found str '10'" in failures
+    assert "gave `number`: expected a valid integer, found str 'x'" in failures

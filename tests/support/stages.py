@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel
 
 from data_bridge.errors import FatalError
 from data_bridge.model.batch import Row, RowFailure
@@ -168,3 +170,21 @@ class Secretive(Tally):
 
     def save_state(self) -> Any:
         return object()
+
+
+class Page(BaseModel):
+    """What `Numbered` needs."""
+
+    id: int
+    text: str
+
+
+class Numbered(Stage[StageOptions]):
+    """Gives `number`, which is no number for every 40th."""
+
+    kind = "numbered"
+    input_schema = Page
+    output_schema = pa.schema([pa.field("number", pa.int8(), nullable=False)])
+
+    def process(self, batch: StageBatch) -> Result:
+        return batch.each(lambda row: {**row, "number": "x" if row["id"] % 40 == 39 else row["id"] % 100})

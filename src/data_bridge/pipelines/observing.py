@@ -33,9 +33,11 @@ def probes(
     graph.fields(source.fields, defaultdict(tuple))  # what cannot go together is told before anything runs
     slow = any(node.enabled and node.stage.executor == "thread" for node in graph.nodes)
     wanted = FEW_ROWS if slow else max(PROBE_ROWS, graph.block)
-    rows = _first_rows(graph, stream, listing, partitions, wanted)
+    rows, unusable = _first_rows(graph, stream, listing, partitions, wanted)
     seen = {port: observed_fields(found) for port, found in rows.items()}
     told = graph.fields(source.fields, seen)
+    if unusable is not None:  # what the fields say comes first: it tells all that is wrong
+        raise unusable
     return {
         sink.input: Probe(
             _some(told[sink.input], rows[sink.input], sink.input, source),
@@ -67,11 +69,12 @@ def _some(fields: Fields, rows: Sequence[Row], port: str, source: Probe) -> Fiel
 
 def _first_rows(
     graph: Graph, stream: SampleStream, listing: Listing, partitions: Sequence[Partition], wanted: int
-) -> dict[str, list[Row]]:
+) -> tuple[dict[str, list[Row]], ConfigError | None]:
+    """The first samples at every output, and what to say where stages can use none of them."""
     ports = [output for node in graph.nodes for output in node.outputs] + [sink.input for sink in graph.sinks]
     batches = _batches(stream, listing, partitions, wanted)
     if not batches:
-        return {port: [] for port in ports}
+        return {port: [] for port in ports}, None
     parts = [batch.rows for batch in batches]
     rows = joined(parts) or parts[0]
     rows = rows.slice(0, min(len(rows), wanted))
@@ -82,13 +85,14 @@ def _first_rows(
         passed = flow(Lot(rows, places, places), every=True)
     finally:
         flow.close()
+    unusable = None
     if not any(len(passed.lots[sink.input]) for sink in graph.sinks) and passed.failures:
         first = passed.failures[0]
-        raise ConfigError(
+        unusable = ConfigError(
             f"stage {first.stage} can use none of the first {len(rows)} samples; the first: {first.reason}",
             hint="correct the stage's options, or its code",
         )
-    return {port: decode(passed.lots[port].rows)[0] for port in ports}
+    return {port: decode(passed.lots[port].rows)[0] for port in ports}, unusable
 
 
 def _batches(stream: SampleStream, listing: Listing, partitions: Sequence[Partition], wanted: int) -> list[Batch]:

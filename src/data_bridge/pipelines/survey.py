@@ -22,6 +22,7 @@ from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines.commit import Control
 from data_bridge.pipelines.packing import Packing, Piece
 from data_bridge.pipelines.pieces import Pieces
+from data_bridge.runtime.fitting import entering
 from data_bridge.runtime.graph import Graph
 from data_bridge.runtime.lanes import Lanes
 from data_bridge.runtime.stage import Surveying, identities
@@ -201,10 +202,11 @@ class Look:
             batch = flow.given(transit)
             stage = flow.node(place).stage
             assert isinstance(stage, Surveying), "only such stages are surveyed"
-            digests, rows = stage.survey(batch)
+            entered = entering(stage, batch)
+            digests, rows = stage.survey(entered.batch)
             records = np.empty((len(rows), stage.digests), dtype=_RECORD)
             records["hi"], records["lo"] = digests[:, :, 0], digests[:, :, 1]
-            records["sample"] = identities(batch.indices)[rows][:, None]
+            records["sample"] = identities(batch.indices)[entered.whole(rows)][:, None]
             return records.tobytes()
 
         return look

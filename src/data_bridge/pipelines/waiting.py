@@ -13,6 +13,7 @@ from data_bridge.errors import Interrupted
 from data_bridge.pipelines.commit import Control
 from data_bridge.pipelines.packing import Packer, Packing, Piece
 from data_bridge.pipelines.remembering import load, saved
+from data_bridge.runtime.fitting import fitted
 from data_bridge.runtime.flow import Flow, Transit
 from data_bridge.runtime.graph import SOURCE
 from data_bridge.runtime.packet import InOrder, Numbering, Packet
@@ -113,7 +114,7 @@ class Waiting:
             flow.advance(found.transit, place)
             found.states[name] = self._states[name]
             began_s = time.thread_time()
-            result = stage.process(flow.given(found.transit))
+            result = fitted(stage, flow.given(found.transit))
             flow.land(found.transit, result, time.thread_time() - began_s)
             self._states[name] = saved(name, stage)
             yield packet

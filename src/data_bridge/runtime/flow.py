@@ -14,6 +14,7 @@ from data_bridge.model.metrics import Metric
 from data_bridge.rows.decoding import decode
 from data_bridge.rows.picking import joined, size_of, take
 from data_bridge.rows.values import raw_of
+from data_bridge.runtime.fitting import fitted
 from data_bridge.runtime.graph import SOURCE, Graph, Node
 from data_bridge.runtime.stage import OUT, Result, StageBatch, by_output
 
@@ -134,7 +135,7 @@ class Flow:
             if node.enabled:
                 started = time.thread_time()
                 given = self.given(transit)
-                results = node.stage.process(given)
+                results = fitted(node.stage, given)
                 self.land(transit, results, time.thread_time() - started)
             else:
                 transit.lots |= _bypassed(node, self._given(transit))

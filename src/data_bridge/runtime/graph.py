@@ -2,7 +2,7 @@
 
 import hashlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from data_bridge.errors import ConfigError
 from data_bridge.rows.decoding import STAGE
+from data_bridge.runtime.fitting import mismatches
 from data_bridge.runtime.queue import Overflow
-from data_bridge.runtime.stage import Fields, SideStage, Stage, StatefulStage
+from data_bridge.runtime.stage import Fields, RowSchema, SideStage, Stage, StatefulStage
 
 SOURCE = "source"
 """What a stage reads that stands first: the samples as the source has them. No stage may have this name."""
@@ -168,8 +169,10 @@ class Graph:
             if node.inputs[0] not in known:
                 continue  # beside the way nothing is observed
             given = known[node.inputs[0]]
+            refused += _misfits(node, node.stage.input_schema, [known.get(port, ()) for port in node.inputs], "needs")
             try:
                 told = given if not node.enabled else node.stage.fields(given)
+                refused += _misfits(node, node.stage.output_schema, [told or ()], "gives")
             except ConfigError as error:
                 told = given if node.stage.bypassable else ()
                 refused.append((f"stages.{node.name}: {error.message}", error))
@@ -184,10 +187,26 @@ class Graph:
     def libraries(self) -> dict[str, str]:
         """Versions of all that the stages' bytes depend on."""
         told = {f"{node.name}: {k}": v for node in self.nodes for k, v in node.stage.libraries().items()}
-        return told | {f"{node.name}: {node.kind}": code for node in self.nodes if (code := _code(node.stage))}
+        told |= {f"{node.name}: {node.kind}": code for node in self.nodes if (code := _code(type(node.stage)))}
+        for node in self.nodes:
+            for side, schema in (("input", node.stage.input_schema), ("output", node.stage.output_schema)):
+                if schema is not None and (code := _code(schema)):
+                    told[f"{node.name}: {side} schema"] = code
+        return told
 
 
-def _code(stage: Stage[Any]) -> str:
-    """A digest of the file that a stage of somebody else's is written in; nothing for ours."""
-    file = None if type(stage).__module__.startswith("data_bridge.") else inspect.getsourcefile(type(stage))
+def _misfits(node: Node, schema: RowSchema, inputs: Sequence[Fields], verb: str) -> list[tuple[str, ConfigError]]:
+    """What of the fields at a stage's edge cannot fit."""
+    if schema is None or not node.enabled:
+        return []
+    found = dict.fromkeys(each for fields in inputs for each in mismatches(schema, fields, verb))
+    hint = "change the stage before it, or the schema that the stage declares"
+    return [(f"stages.{node.name}: {each}", ConfigError(each, hint=hint)) for each in found]
+
+
+def _code(declared: "type | RowSchema") -> str:
+    """A digest of the file that a class of somebody else's is written in, or of a schema that is none; nothing for ours."""
+    if not isinstance(declared, type):
+        return f"sha256:{hashlib.sha256(str(declared).encode()).hexdigest()[:16]}"
+    file = None if declared.__module__.startswith("data_bridge.") else inspect.getsourcefile(declared)
     return f"sha256:{hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]}" if file else ""

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from data_bridge.rows.decoding import BadRow, decode
 from data_bridge.rows.picking import take
 from data_bridge.runtime.queue import Overflow
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 OUT = "out"
 """The name of an output that is the only one."""
 
@@ -26,6 +29,8 @@ _PLACE_BITS = 20
 
 Live = Literal["never", "paused", "any"]
 Fields: TypeAlias = tuple[source.Field, ...]
+RowSchema: TypeAlias = "type[BaseModel] | pa.Schema | None"
+"""Fields of a sample that somebody counts on, there may be others; None where nothing is said of them."""
 T = TypeVar("T")
 
 
@@ -157,6 +162,11 @@ class Stage(ABC, Generic[O]):
     """Whether samples may pass it unchanged: not where what follows needs what it makes."""
     divides: ClassVar[bool] = False
     """Whether its outputs hold different samples. Else every output that the config names holds the same."""
+    input_schema: ClassVar[RowSchema] = None
+    """What it needs of a sample: fields that cannot fit are told in the plan, a sample that does not is a failure and is not
+    given to it. Values are taken as they are (`"5"` is no number), files as bytes, arrays as lists, times as text."""
+    output_schema: ClassVar[RowSchema] = None
+    """What every sample has that it gives: one that does not have it is the failure of the sample it was made of."""
 
     def __init__(self, options: O, outlets: Sequence[Outlet] = ()) -> None:
         self.options = options

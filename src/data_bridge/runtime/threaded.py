@@ -14,6 +14,7 @@ from data_bridge.errors import BridgeError, Interrupted
 from data_bridge.model.batch import DictRows, Row, RowFailure
 from data_bridge.rows.decoding import decode
 from data_bridge.rows.picking import joined, size_of, size_of_row
+from data_bridge.runtime.fitting import entering, fitted
 from data_bridge.runtime.graph import WINDOW
 from data_bridge.runtime.stage import Result, Stage, StageBatch, reason
 
@@ -166,7 +167,9 @@ class Threaded(Generic[Packet]):
 
     def _launch(self, packet: Packet, batch: StageBatch) -> None:
         flight: _Flight[Packet] = (
-            _Batches(packet, batch, self._stage) if self._rowwise is None else _Rows(packet, batch, self._rowwise)
+            _Batches(packet, batch, self._stage)
+            if self._rowwise is None
+            else _Rows(packet, batch, self._stage, self._rowwise)
         )
         if flight.count:
             self._start()
@@ -304,9 +307,10 @@ class _Raised:
 class _Rows(_Flight[Packet]):
     """A packet whose rows are done one by one, as `StageBatch.each` does them."""
 
-    def __init__(self, packet: Packet, batch: StageBatch, stage: Rowwise) -> None:
-        self._rows, self._positions, self._bad = decode(batch.rows)
-        self._one = stage.one
+    def __init__(self, packet: Packet, batch: StageBatch, stage: Stage[Any], rowwise: Rowwise) -> None:
+        self._entered = entering(stage, batch)
+        self._rows, self._positions, self._bad = decode(self._entered.batch.rows)
+        self._one = rowwise.one
         super().__init__(packet, len(self._rows))
 
     def _apply(self, piece: int) -> tuple[Row | RowFailure, int]:
@@ -322,7 +326,7 @@ class _Rows(_Flight[Packet]):
         failures = [each for each in found if isinstance(each, RowFailure)]
         good = np.array([not isinstance(each, RowFailure) for each in found], dtype=bool)
         rows = DictRows([each for each in found if not isinstance(each, RowFailure)])
-        return Result(rows, self._positions[good], self._bad).failing(failures)
+        return self._entered.leaving(Result(rows, self._positions[good], self._bad).failing(failures))
 
 
 class _Batches(_Flight[Packet]):
@@ -336,13 +340,13 @@ class _Batches(_Flight[Packet]):
     def _apply(self, piece: int) -> tuple[Results, int]:
         batch = self._batch
         row = batch.rows.slice(piece, piece + 1)
-        found = self._stage.process(StageBatch(row, batch.indices[piece : piece + 1], batch.prefix))
+        found = fitted(self._stage, StageBatch(row, batch.indices[piece : piece + 1], batch.prefix))
         made = (found,) if isinstance(found, Result) else found.values()
         return found, sum(size_of(each.rows) for each in made)
 
     def _result(self, found: list[Results]) -> Results:
         if not found:
-            return self._stage.process(self._batch)
+            return fitted(self._stage, self._batch)
         first = found[0]
         if isinstance(first, Result):
             return _stacked(found)  # type: ignore[arg-type] # a stage gives one form

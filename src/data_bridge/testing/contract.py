@@ -13,6 +13,7 @@ from data_bridge.errors import ConfigError
 from data_bridge.io.sources.observed import observed_fields
 from data_bridge.model.batch import DictRows, Row
 from data_bridge.rows.decoding import decode
+from data_bridge.runtime.fitting import fitted
 from data_bridge.runtime.stage import Result, Stage, StageBatch, StatefulStage, by_output
 from data_bridge.testing.running import assert_same_however_cut, plain, run_stage, stage_of
 
@@ -48,7 +49,7 @@ class StageContract:
         stage = self.stage()
         stage.setup()
         try:
-            made = stage.process(batch)
+            made = fitted(stage, batch)
         finally:
             stage.close()
         return dict(by_output(stage, made))
@@ -130,7 +131,7 @@ class StageContract:
                     stage.load_state(json.loads(state))
                 stage.setup()
                 part = StageBatch(batch.rows.slice(lo, hi), batch.indices[lo:hi])
-                for name, result in by_output(stage, stage.process(part)).items():
+                for name, result in by_output(stage, fitted(stage, part)).items():
                     made[name] += [plain(row) for row in decode(result.rows)[0]]
                 state = json.dumps(stage.save_state())
                 stage.close()

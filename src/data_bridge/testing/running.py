@@ -15,6 +15,7 @@ from data_bridge.errors import ConfigError
 from data_bridge.model.batch import ArrowRows, DictRows, LineRows, Row, RowFailure, Rows
 from data_bridge.rows.decoding import decode
 from data_bridge.rows.values import dump
+from data_bridge.runtime.fitting import entering, fitted
 from data_bridge.runtime.stage import OUT, Result, Stage, StageBatch, Surveying, by_output, identities
 from data_bridge.stages.build import build
 
@@ -78,7 +79,7 @@ def run_stage(
         if isinstance(stage, Surveying):
             stage.marked = _marked(stage, list(batches.values()))
         for start, part in batches.items():
-            made = stage.process(part)
+            made = fitted(stage, part)
             _add(run, by_output(stage, made), start)
     finally:
         stage.close()
@@ -91,8 +92,11 @@ def _marked(stage: Surveying[Any], batches: Sequence[StageBatch]) -> NDArray[np.
     seen: set[tuple[int, int]] = set()
     marked: list[int] = []
     for batch in batches:
-        digests, rows = stage.survey(batch)
-        for identity, found in zip(identities(batch.indices)[rows].tolist(), digests.tolist(), strict=True):
+        entered = entering(stage, batch)
+        digests, rows = stage.survey(entered.batch)
+        for identity, found in zip(
+            identities(batch.indices)[entered.whole(rows)].tolist(), digests.tolist(), strict=True
+        ):
             its = {(high, low) for high, low in found}
             if its & seen:
                 marked.append(identity)

@@ -1,0 +1,245 @@
+"""Rows against the schemas that a stage declares: what does not fit is the failure of its sample, with the field, what was
+expected and what was found."""
+
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from data_bridge.model import source
+from data_bridge.model.batch import ArrowRows, Media, RowFailure, Rows
+from data_bridge.rows.decoding import decode
+from data_bridge.rows.picking import take
+from data_bridge.runtime.stage import Fields, Result, RowSchema, Stage, StageBatch
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_MOST = 60
+"""Characters of a value that a failure tells."""
+
+
+def fitted(stage: Stage[Any], batch: StageBatch) -> Result | Mapping[str, Result]:
+    """What a stage makes of a batch, held to its schemas on both sides."""
+    entered = entering(stage, batch)
+    return entered.leaving(stage.process(entered.batch))
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """What of a batch a stage is given. Its row i is row `kept[i]` of the whole one; None = it is the whole one."""
+
+    stage: Stage[Any]
+    batch: StageBatch
+    kept: NDArray[np.int64] | None = None
+    failures: tuple[RowFailure, ...] = ()
+
+    def leaving(self, made: Result | Mapping[str, Result]) -> Result | Mapping[str, Result]:
+        """What the stage made of it, as of the whole batch, without what does not fit."""
+        if self.kept is None and self.stage.output_schema is None:
+            return made
+        if isinstance(made, Result):
+            return self._left(made).failing(self.failures)
+        once = {id(one): self._left(one) for one in made.values()}
+        first = next(iter(once))
+        once[first] = once[first].failing(self.failures)
+        return {name: once[id(one)] for name, one in made.items()}
+
+    def whole(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of what the stage was given as rows of the whole batch."""
+        return rows if self.kept is None else self.kept[rows]
+
+    def _left(self, made: Result) -> Result:
+        result = _without_misfits(made, self.stage.output_schema)
+        if self.kept is None:
+            return result
+        failures = [replace(f, offset=int(self.kept[f.offset])) for f in result.failures]
+        return Result(result.rows, self.kept[result.positions], tuple(failures))
+
+
+def entering(stage: Stage[Any], batch: StageBatch) -> Entered:
+    """What of a batch fits into a stage."""
+    wrong = _misfits(stage.input_schema, batch.rows, "needs")
+    if not wrong:
+        return Entered(stage, batch)
+    kept = np.delete(np.arange(len(batch), dtype=np.int64), list(wrong))
+    fit = StageBatch(take(batch.rows, kept), batch.indices[kept], batch.prefix)
+    return Entered(stage, fit, kept, tuple(RowFailure(row, why) for row, why in wrong.items()))
+
+
+def _without_misfits(made: Result, schema: RowSchema) -> Result:
+    wrong = _misfits(schema, made.rows, "gave")
+    if not wrong:
+        return made
+    rows = {int(made.positions[row]): why for row, why in reversed(wrong.items())}
+    kept = np.flatnonzero(~np.isin(made.positions, list(rows)))
+    fit = Result(take(made.rows, kept), made.positions[kept], made.failures)
+    return fit.failing([RowFailure(row, why) for row, why in rows.items()])
+
+
+def _misfits(schema: RowSchema, rows: Rows, verb: str) -> dict[int, str]:
+    """Why rows do not fit, by row, ascending. Rows that cannot be read are left to whoever reads them."""
+    if schema is None or (isinstance(rows, ArrowRows) and _surely_fits(schema, rows)):
+        return {}
+    check = _model(schema).__pydantic_validator__.validate_python
+    found, positions, _ = decode(rows)
+    wrong: dict[int, str] = {}
+    for at, row in zip(positions.tolist(), found, strict=True):
+        try:
+            check(_asked(row), strict=True)
+        except ValidationError as error:
+            wrong[at] = _told(error, verb)
+    return wrong
+
+
+def _surely_fits(schema: "type[BaseModel] | pa.Schema", rows: ArrowRows) -> bool:
+    """Whether columns have the very types, so that no value need be looked at."""
+    if isinstance(schema, type):
+        return False
+    given = rows.batch.schema
+    for wanted in schema:
+        at = given.get_field_index(wanted.name)
+        if at < 0 or given.field(at).type != wanted.type:
+            return False
+        if not wanted.nullable and rows.batch.column(at).null_count:
+            return False
+    return True
+
+
+def _asked(value: Any) -> Any:
+    """A value as a schema speaks of it: files as their bytes, arrays as lists."""
+    if isinstance(value, Media):
+        return value.data
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: _asked(inner) for key, inner in value.items()}
+    return [_asked(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _told(error: ValidationError, verb: str) -> str:
+    first, *more = error.errors(include_url=False)
+    name = ".".join(map(str, first["loc"])) or "the sample"
+    others = f" (and {len(more)} more)" if more else ""
+    if first["type"] == "missing":
+        return f"{verb} `{name}`: expected a value, found none{others}"
+    wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    if not first["loc"]:
+        return f"{verb} a sample: {wanted}{others}"
+    value = first["input"]
+    shown = "null" if value is None else f"{type(value).__name__} {str(value)[:_MOST]!r}"
+    return f"{verb} `{name}`: expected {wanted}, found {shown}{others}"
+
+
+@cache
+def _model(schema: Any) -> type[BaseModel]:
+    """The schema as what checks values; Arrow's types as they are decoded."""
+    return schema if isinstance(schema, type) else _made("Sample", schema)
+
+
+def _made(name: str, fields: "Sequence[pa.Field[Any]] | pa.Schema | pa.StructType") -> type[BaseModel]:
+    wanted: dict[str, Any] = {}
+    for number, field in enumerate(fields):
+        type_ = _python(field.type)
+        # any name may stand in a file, not all may be attributes
+        wanted[f"field_{number}"] = (
+            (type_ | None, Field(None, alias=field.name)) if field.nullable else (type_, Field(alias=field.name))
+        )
+    return create_model(name, __config__=ConfigDict(arbitrary_types_allowed=True), **wanted)
+
+
+def _python(type_: "pa.DataType") -> Any:
+    import pyarrow.types as are
+
+    if are.is_dictionary(type_):
+        return _python(type_.value_type)
+    if are.is_integer(type_):
+        info = np.iinfo(str(type_))
+        return Annotated[int, Field(ge=int(info.min), le=int(info.max))]
+    if are.is_list(type_) or are.is_large_list(type_) or are.is_fixed_size_list(type_):
+        size = type_.list_size if are.is_fixed_size_list(type_) else None
+        inner: Any = list.__class_getitem__(_python(type_.value_type) | None)
+        return Annotated[inner, Field(min_length=size, max_length=size)]
+    if are.is_struct(type_):
+        return _made("Struct", [type_.field(at) for at in range(type_.num_fields)])
+    simple: list[tuple[Callable[[Any], bool], Any]] = [
+        (are.is_boolean, bool),
+        (are.is_floating, float),
+        (lambda t: are.is_string(t) or are.is_large_string(t), str),
+        (are.is_temporal, str),
+        (are.is_decimal, Decimal),
+        (lambda t: are.is_binary(t) or are.is_large_binary(t) or are.is_fixed_size_binary(t), bytes),
+    ]
+    return next((python for test, python in simple if test(type_)), Any)
+
+
+def mismatches(schema: RowSchema, fields: Fields, verb: str) -> Iterator[str]:
+    """What can be told of fields before any row is there: those that are missing, and types that no value of theirs has."""
+    if schema is None or not fields:
+        return
+    known = {field.name: field for field in fields}
+    for name, info in _model(schema).model_fields.items():
+        names = [info.alias] if info.alias else [name]
+        wanted = _families(info.annotation)
+        field = next((known[n] for n in names if n in known), None)
+        if field is None:
+            if info.is_required():
+                yield f"{verb} `{names[0]}`: expected {_words(wanted)}, found no such field among {', '.join(known)}"
+        elif wanted and (found := _family(field)) and not _agree(found, wanted):
+            yield f"{verb} `{names[0]}`: expected {_words(wanted)}, found {field.type}"
+
+
+def _words(families: frozenset[str]) -> str:
+    return " or ".join(sorted(families - {"null"})) or "a value"
+
+
+def _agree(found: str, wanted: frozenset[str]) -> bool:
+    return found in wanted or (found == "int" and "float" in wanted)
+
+
+_PYTHON = {
+    bool: "bool",
+    int: "int",
+    float: "float",
+    str: "text",
+    bytes: "bytes",
+    Decimal: "decimal",
+    type(None): "null",
+}
+
+
+def _families(annotation: Any) -> frozenset[str]:
+    """Kinds of values that an annotation takes, or none where that cannot be told."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _families(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        parts = [_families(part) for part in get_args(annotation)]
+        return frozenset().union(*parts) if all(parts) else frozenset()
+    if origin is list:
+        return frozenset({"list"})
+    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return frozenset({"struct"})
+    return frozenset({_PYTHON[annotation]}) if annotation in _PYTHON else frozenset()
+
+
+def _family(field: source.Field) -> str | None:
+    """The kind of values a field has, as stages get them; None where anything may come."""
+    head = field.type.partition("<")[0].partition("[")[0].partition("(")[0]
+    if "list" in head:
+        return "list"
+    if head.startswith(("int", "uint")):
+        return "int"
+    if head.startswith(("decimal",)):
+        return "decimal"
+    if head.startswith(("string", "large_string", "timestamp", "date", "time", "duration")):
+        return "text"
+    if head in ("media", "binary", "large_binary", "fixed_size_binary"):
+        return "bytes"
+    return {"bool": "bool", "float": "float", "double": "float", "halffloat": "float", "struct": "struct"}.get(head)
