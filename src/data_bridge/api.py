@@ -9,7 +9,7 @@ from pathlib import Path
 from data_bridge.config import Settings, load_settings, run_folder, socket_folders, stages_folder
 from data_bridge.engine.base import EngineReport
 from data_bridge.engine.drive import drive, refuse_too_many_failures
-from data_bridge.errors import ConfigError, FatalError
+from data_bridge.errors import BridgeError, ConfigError, FatalError
 from data_bridge.events import (
     BudgetUsed,
     Event,
@@ -21,8 +21,9 @@ from data_bridge.events import (
 from data_bridge.model.bench import BenchReport
 from data_bridge.model.outline import Box
 from data_bridge.model.plan import Plan
-from data_bridge.model.report import PlanReport, RunReport, StatusReport, VerifyReport
+from data_bridge.model.report import PlanReport, RunReport, StageStatus, StatusReport, VerifyReport
 from data_bridge.model.store import ObjectStore
+from data_bridge.monitor import stages as monitor_stages
 from data_bridge.monitor.folder import is_running, latest
 from data_bridge.monitor.session import Monitor
 from data_bridge.monitor.snapshot import Snapshot
@@ -167,6 +168,19 @@ def now(run: str) -> Snapshot | None:
     """What a run says that works on this machine now, by its id; None for one that does not."""
     snapshot = latest(run_folder(run))
     return snapshot if snapshot is not None and is_running(snapshot) else None
+
+
+def stage_statuses(report: StatusReport) -> tuple[StageStatus, ...]:
+    """How each stage of a run stands whose `status` this is: by the ledger, and by what a run of this machine says or said."""
+    told = None
+    with suppress(RuntimeError):  # this user has no home
+        told = latest(run_folder(report.run))
+    running = told is not None and is_running(told)
+    paused = False
+    if running:
+        with suppress(BridgeError):  # it has just ended, or does not listen
+            paused = RunControl(report.run, socket_folders()).describe()["engine"]["state"] == "paused"
+    return monitor_stages.stage_statuses(report, told, running=running, paused=paused)
 
 
 def stage_files(run: str) -> dict[str, Path]:

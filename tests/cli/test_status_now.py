@@ -49,6 +49,41 @@ def test_the_status_of_a_run_in_work_has_its_metrics(tmp_path: Path, monkeypatch
     assert api.now(report.run) is None
 
 
+def test_each_stage_has_a_status_and_totals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(Monitor.__init__, "__kwdefaults__", {"place": run_folder, "pace_s": 0.02, "push_s": 1.0})
+    (tmp_path / "rows.jsonl").write_text("".join(f'{{"id": {n}}}\n' for n in range(100)))
+    out = str(tmp_path / "out")
+    stages = [{"filter": {"call": "support.stages:is_even"}}, {"map": {"call": "support.stages:stamped"}}]
+    pipeline = {"input_uri": str(tmp_path / "rows.jsonl"), "output_uri": out, "samples_per_shard": 10, "stages": stages}
+    settings = Settings.model_validate({"pipeline": {**pipeline, "on_error": "skip"}})
+    during: list[list[dict[str, object]]] = []
+
+    def told() -> list[dict[str, object]]:
+        found: list[dict[str, object]] = json.loads(CliRunner().invoke(app, ["status", out, "--json"]).output)["stages"]
+        return found
+
+    def look(event: Event) -> None:
+        if isinstance(event, ShardCommitted) and not during:
+            folder = run_folder(api.run_id(out))
+            for _ in range(1000):
+                if latest(folder) is not None:
+                    break
+                threading.Event().wait(0.01)
+            during.append(told())
+            api.control(out).pause()
+            during.append(told())
+            api.control(out).resume()
+
+    api.run_pipeline(settings, observer=look, workers=0)
+
+    assert [{stage["status"] for stage in stages} for stages in during] == [{"processing"}, {"paused"}]
+    kept, stamp = told()
+    assert (kept["status"], kept["processed"], kept["skipped"], kept["failed"]) == ("completed", 100, 50, 0)
+    # of the even numbers 36 and 98 cannot be stamped
+    assert (stamp["status"], stamp["processed"], stamp["failed"]) == ("completed_with_failures", 50, 2)
+
+
 def test_nothing_that_was_not_run_has_an_id(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no dataset at"):
         api.run_id(str(tmp_path))

@@ -57,7 +57,16 @@ def test_events_are_told_one_by_one_but_not_what_the_metrics_hold(tmp_path: Path
 
     assert lines(tmp_path / EVENTS) == [
         {"at": 5.0, "event": "Notice", "message": "hello"},
-        {"at": 5.0, "event": "ShardCommitted", "partition": 0, "key": "a.tar", "samples": 1, "failed": 0, "bytes": 9},
+        {
+            "at": 5.0,
+            "event": "ShardCommitted",
+            "partition": 0,
+            "key": "a.tar",
+            "samples": 1,
+            "failed": 0,
+            "bytes": 9,
+            "failed_by": {},
+        },
     ]
     assert len(lines(tmp_path / METRICS)) == 2
 

@@ -179,13 +179,20 @@ def status(
     run: RunArgument, config: RunConfig = None, prefix: Prefix = None, limit: Limit = None, as_json: Json = False
 ) -> None:
     """Show what the ledger of a destination says."""
+    from dataclasses import asdict
+
     from data_bridge import api
 
     destination, settings = _destination(run, config, prefix, limit)
     report = api.status(destination, settings)
     now = api.now(report.run)
     files = api.stage_files(report.run)
-    say(words.as_json(report, now=now, stage_files=files) if as_json else words.status(report, now, files))
+    stages = [asdict(stage) for stage in api.stage_statuses(report)]
+    say(
+        words.as_json(report, now=now, stage_files=files, stages=stages)
+        if as_json
+        else words.status(report, now, files)
+    )
 
 
 @app.command(epilog="Example: data-bridge watch configs/quickstart.yaml")

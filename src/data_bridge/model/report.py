@@ -1,7 +1,7 @@
 """What a run tells when it is over."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 COMPLETED_WITH_FAILURES = 3
 INTERRUPTED = 130
@@ -63,6 +63,37 @@ class PlanReport:
     complete: bool
 
 
+StageState: TypeAlias = Literal["not_started", "processing", "paused", "completed", "completed_with_failures", "failed"]
+"""`paused`: begun, not finished, and at rest: told to pause, stopped or killed, as far as this machine can tell. `failed`: a
+partition was given up; a rerun tries it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageFailures:
+    """A stage on the way to a writer, and how many samples the ledger has that failed in it."""
+
+    name: str
+    kind: str
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageStatus:
+    """How a stage stands. `failed` is what the ledger has; the others are totals of the last run on this machine, without
+    those before it, and None where there was none."""
+
+    name: str
+    kind: str
+    status: StageState
+    failed: int
+    processed: int | None
+    """Rows that came to it; what a lost worker did in vain counts too."""
+    skipped: int | None
+    """Rows it left out on purpose."""
+    seconds: float | None
+    """At work, over all its workers."""
+
+
 @dataclass(frozen=True, slots=True)
 class StatusReport:
     """What the ledger of a destination says."""
@@ -80,6 +111,7 @@ class StatusReport:
     bytes: int
     samples_expected: int | None
     errors: tuple[str, ...]
+    stages: tuple[StageFailures, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ from data_bridge.config import Settings
 from data_bridge.errors import ConfigError
 from data_bridge.model.manifest import MANIFEST_KEY, Manifest
 from data_bridge.model.plan import Plan
-from data_bridge.model.report import PlanReport, StatusReport
+from data_bridge.model.report import PlanReport, StageFailures, StatusReport
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
 from data_bridge.pipelines.base import Pipeline
-from data_bridge.utils.progress import Ledger, PartitionLog, parsed, totals
+from data_bridge.utils.progress import Ledger, PartitionLog, failures_by_stage, parsed, totals
 
 LARGE_SHARD = 2_000_000_000
 """Readers stream shards up to about this size comfortably."""
@@ -96,6 +96,7 @@ def status_report(store: ObjectStore) -> StatusReport:
     planned = [p for p in plan.partitions if p.retries is None]
     counted = all(p.samples is not None for p in planned)
     committed = totals(logs.values())
+    by_stage = failures_by_stage(logs.values())
     return StatusReport(
         run=plan.run,
         destination=store.uri,
@@ -110,6 +111,9 @@ def status_report(store: ObjectStore) -> StatusReport:
         bytes=committed.bytes,
         samples_expected=sum(p.samples or 0 for p in planned) if counted else None,
         errors=tuple(f"partition {i}: {log.failed.error}" for i, log in logs.items() if log.failed),
+        stages=tuple(
+            StageFailures(s["name"], s["kind"], by_stage[s["name"]]) for s in plan.first.config.get("stages", [])
+        ),
     )
 
 

@@ -1,0 +1,44 @@
+"""How each stage of a run stands: failures from the ledger, the rest from what the run has said on this machine."""
+
+from data_bridge.model.metrics import Load, MetricRecord
+from data_bridge.model.report import StageFailures, StageState, StageStatus, StatusReport
+from data_bridge.monitor.snapshot import Snapshot
+
+
+def stage_statuses(
+    report: StatusReport, told: Snapshot | None, *, running: bool, paused: bool
+) -> tuple[StageStatus, ...]:
+    """One for each stage on the way to a writer. `told` is what the run said last on this machine; totals are its own."""
+    found = {record.part: record for record in told.total} if told else {}
+    return tuple(
+        _status(
+            stage, found.get((stage.name, stage.kind)), _state(report, stage.failed, running=running, paused=paused)
+        )
+        for stage in report.stages
+    )
+
+
+def _status(stage: StageFailures, record: MetricRecord | None, state: StageState) -> StageStatus:
+    if record is None:
+        return StageStatus(stage.name, stage.kind, state, stage.failed, processed=None, skipped=None, seconds=None)
+    seconds = sum(metric.busy_s for metric in record.metrics if isinstance(metric, Load))
+    return StageStatus(
+        stage.name,
+        stage.kind,
+        state,
+        stage.failed,
+        processed=record.count("rows_in"),
+        skipped=record.count("dropped"),
+        seconds=round(seconds, 3),
+    )
+
+
+def _state(report: StatusReport, failed: int, *, running: bool, paused: bool) -> StageState:
+    if report.complete:
+        return "completed_with_failures" if failed else "completed"
+    if running:
+        return "paused" if paused else "processing"
+    if report.partitions_failed:
+        return "failed"
+    begun = report.partitions_done or report.partitions_held or report.samples or report.failed
+    return "paused" if begun else "not_started"
