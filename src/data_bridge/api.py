@@ -31,6 +31,7 @@ from data_bridge.pipelines.base import OpenStore, Pipeline, Takeover
 from data_bridge.pipelines.destination import output_uri
 from data_bridge.pipelines.factory import PipelineFactory
 from data_bridge.pipelines.fresh import made_here
+from data_bridge.pipelines.hooks import after_all, before_all
 from data_bridge.pipelines.looking import plan_report, status_report
 from data_bridge.pipelines.planning import read_identity
 from data_bridge.pipelines.shape import shape
@@ -119,6 +120,7 @@ def _run(
     report = EngineReport({})
     waits = _Waits(observer)
     if not _finished(logs):
+        before_all(pipeline, observer)
         report = drive(pipeline, logs, waits, workers=workers, takeover=Takeover(steal=steal))
         logs = pipeline.logs()
     # a run that was overtaken by another, or told to stop, may find everything done all the same
@@ -130,6 +132,7 @@ def _run(
     manifest = pipeline.finalize()
     made = manifest.totals
     observer(RunFinalized(_manifest_uri(store), made.samples, made.failed, made.shards, made.bytes))
+    after_all(pipeline, logs, manifest, observer)
     return RunReport(
         run=run_plan.run,
         status=manifest.status,

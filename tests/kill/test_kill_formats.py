@@ -83,6 +83,9 @@ def test_random_kills_in_a_row_leave_no_trace(
         ("parquet to tar by size", 2),
         ("tar to tar", 2),
         ("files to tar", 5),
+        ("jsonl tallied", 1),
+        ("jsonl tallied", 2),
+        ("jsonl tallied in threads, multiplied and divided", 2),
     ],
 )
 def test_a_worker_that_dies_and_is_replaced_leaves_no_trace(

@@ -135,7 +135,7 @@ def test_no_room_in_time_is_told_and_what_was_put_stays() -> None:
 
 
 @pytest.mark.parametrize("ends", ["close", "stop"])
-@pytest.mark.parametrize("call", ["put", "get", "get_many", "wait_for_room", "wait_for_items"])
+@pytest.mark.parametrize("call", ["put", "get", "get_many"])
 def test_every_wait_ends_at_once_and_says_why(call: str, ends: str, pool: ThreadPoolExecutor) -> None:
     stop = Stop()
     queue: Queue[int] = Queue(1, stop=stop)
@@ -145,8 +145,6 @@ def test_every_wait_ends_at_once_and_says_why(call: str, ends: str, pool: Thread
         "put": (room, lambda: producer.put(2)),
         "get": (filled, queue.get),
         "get_many": (filled, lambda: queue.get_many(3)),
-        "wait_for_room": (room, queue.wait_for_room),
-        "wait_for_items": (filled, lambda: queue.wait_for_items(2)),
     }
     spy, wait = calls[call]
     if spy is room:
@@ -156,9 +154,6 @@ def test_every_wait_ends_at_once_and_says_why(call: str, ends: str, pool: Thread
 
     (queue.close if ends == "close" else stop.set)()
 
-    if (call, ends) == ("wait_for_items", "close"):
-        assert waiting.result(WAIT_S) is None
-        return
     with pytest.raises(QueueClosed if ends == "close" else Cancelled):
         waiting.result(WAIT_S)
 

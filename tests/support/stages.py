@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
-from data_bridge.errors import FatalError
+from data_bridge.errors import ConfigError, FatalError
 from data_bridge.model.batch import Row, RowFailure
+from data_bridge.runtime.context import Context, RunTotals
 from data_bridge.runtime.stage import Outlet, Result, SideStage, Stage, StageBatch, StageOptions, StatefulStage
 
 
@@ -188,3 +189,34 @@ class Numbered(Stage[StageOptions]):
 
     def process(self, batch: StageBatch) -> Result:
         return batch.each(lambda row: {**row, "number": "x" if row["id"] % 40 == 39 else row["id"] % 100})
+
+
+class MindingOptions(StageOptions):
+    wants: str | None = None
+    """A file that must be there before the run."""
+    breaks: str | None = None
+    """A file; while it is there, the end goes wrong."""
+
+
+class Minding(Stage[MindingOptions]):
+    """Writes down what it was told of the run as a whole."""
+
+    kind = "minding"
+    Options = MindingOptions
+
+    def before(self, context: Context) -> None:
+        if self.options.wants and not Path(self.options.wants).exists():
+            raise ConfigError(f"{self.options.wants} is missing", hint="make the list first")
+        if self.options.wants == "":
+            raise ZeroDivisionError("no list")
+        context.log(f"ready for {context.destination}")
+        context.save_json("told.json", [*(context.load_json("told.json") or []), "before"])
+
+    def after(self, context: Context, totals: RunTotals) -> None:
+        if self.options.breaks and Path(self.options.breaks).exists():
+            raise OSError("no report")
+        told = context.load_json("told.json")
+        context.save_json("told.json", [*told, [context.stage, totals.samples, totals.failed, totals.failed_here]])
+
+    def process(self, batch: StageBatch) -> Result:
+        return batch.same(batch.rows)

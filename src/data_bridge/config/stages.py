@@ -64,11 +64,11 @@ class StageSettings(Section):
         None, byte=True, description="stage or `stage.output` to read; a list joins; default: the stage before"
     )
     outputs: tuple[OutputSettings, ...] = field((), byte=True, description="named outputs, each with its queue")
-    executor: Literal["auto", "inline", "thread", "process"] = field(
+    executor: Literal["auto", "inline", "thread", "process", "llm"] = field(
         "auto",
         byte=False,
         description="`thread`: its rows wait in threads of the slot; `process`: on all cores of the slot; `inline`: all stages "
-        "stay in the slot's own process; `auto`: `thread` where its kind says so, else `process`",
+        "stay in the slot's own process; `auto`: `thread` where its kind says so, else `process`; `llm` is kept for paid calls and refused yet",
     )
     workers: Count | None = field(
         None,

@@ -149,19 +149,6 @@ class Queue(Generic[T]):
                 return
             yield item
 
-    def wait_for_room(self, room: int = 1) -> None:
-        """Return when `room` items more would fit. Raises QueueClosed or Cancelled."""
-        with self._lock:
-            self._room.wait_for(lambda: self._over() or len(self._items) + room <= self.capacity)
-            self._check_open()
-
-    def wait_for_items(self, count: int = 1) -> None:
-        """Return when that many are in it, or nothing more comes. Raises Cancelled."""
-        with self._lock:
-            self._filled.wait_for(lambda: self._over() or len(self._items) >= count)
-            if self._stop.is_set:
-                raise Cancelled(self.name)
-
     def discard(self) -> int:
         """Close it and drop what is left; returns how many that were."""
         self.close()

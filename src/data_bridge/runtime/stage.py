@@ -16,6 +16,7 @@ from data_bridge.model.batch import DictRows, Row, RowFailure, Rows
 from data_bridge.model.metrics import Metric
 from data_bridge.rows.decoding import BadRow, decode
 from data_bridge.rows.picking import take
+from data_bridge.runtime.context import Context, RunTotals
 from data_bridge.runtime.queue import Overflow
 
 if TYPE_CHECKING:
@@ -205,6 +206,16 @@ class Stage(ABC, Generic[O]):
 
     def check(self) -> None:
         """What only looking outside can tell (a function that cannot be imported). Raises ConfigError; before any work."""
+
+    def before(self, context: Context) -> None:
+        """Look whether the run can be; raises ConfigError, which says what to do, where it cannot. Called by a run, not by
+        `plan`, on an instance of its own: once the plan stands, for all stages, before any of them gets a sample; again by a
+        run that goes on."""
+
+    def after(self, context: Context, totals: RunTotals) -> None:
+        """Once the dataset is complete: a report, say. On an instance of its own, that has seen no sample. What it raises
+        ends the run with an error that says that the dataset is complete, and the next run calls it again; so does one
+        after a crash at this moment."""
 
     def fields(self, fields: Fields) -> Fields | None:
         """The fields at its output for those at its input; None where only running it over the first rows can tell.

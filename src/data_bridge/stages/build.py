@@ -51,6 +51,11 @@ def _wanted(spec: StageSettings, stage: Stage[Any], problems: list[str]) -> Want
         problems.append(f"stages.{spec.name}.executor: it has a thread of its own in every slot")
     if isinstance(stage, SideStage) and spec.outputs:
         problems.append(f"stages.{spec.name}.outputs: it only looks at samples and gives none on")
+    if spec.executor == "llm":
+        problems.append(
+            f"stages.{spec.name}.executor: `llm` is refused as long as there is no journal of answers: after a crash, calls "
+            "that were paid would be paid again; where that does not matter, use `thread` with `workers: 30`"
+        )
     threads = threads_of(spec, stage)
     window = max((output.queue_capacity for output in spec.outputs), default=WINDOW)
     queues = {output.name: Queueing(output.queue_capacity, output.overflow_behavior) for output in spec.outputs}
