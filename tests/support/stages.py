@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from data_bridge.errors import ConfigError, FatalError
 from data_bridge.model.batch import Row, RowFailure
 from data_bridge.runtime.context import Context, RunTotals
-from data_bridge.runtime.stage import Outlet, Result, SideStage, Stage, StageBatch, StageOptions, StatefulStage
+from data_bridge.runtime.stage import Outlet, Result, SideStage, Stage, StageBatch, StageOptions, StatefulStage, option
 
 
 class CopiesOptions(StageOptions):
@@ -220,3 +220,28 @@ class Minding(Stage[MindingOptions]):
 
     def process(self, batch: StageBatch) -> Result:
         return batch.same(batch.rows)
+
+
+class WeighedOptions(StageOptions):
+    weight: int = option(1, live="any", description="what every number is multiplied by")
+
+
+class Weighed(StatefulStage[WeighedOptions]):
+    """Gives every row the weighed sum of all `id`s up to it."""
+
+    kind = "weighed"
+    Options = WeighedOptions
+    total = 0
+
+    def save_state(self) -> Any:
+        return self.total
+
+    def load_state(self, state: Any) -> None:
+        self.total = state
+
+    def process(self, batch: StageBatch) -> Result:
+        def weighed(row: Row) -> Row:
+            self.total += row["id"] * self.options.weight
+            return {**row, "total": self.total}
+
+        return batch.each(weighed)
