@@ -169,3 +169,4 @@ def test_status_names_the_folder_of_a_preview(tmp_path: Path) -> None:
     told = CliRunner().invoke(app, ["status", str(tmp_path / "out"), "--json"]).output
     assert json.loads(told)["stage_files"] == {"preview": str(folder)}
     assert len(list(folder.glob("*.json"))) == 2
+    assert not any(path.stat().st_mode & 0o077 for path in (folder, folder.parent))

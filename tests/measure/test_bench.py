@@ -81,6 +81,16 @@ def test_a_dataset_that_is_there_is_not_touched(source: Path, tmp_path: Path) ->
     assert api.run_pipeline(settings(source, out)).resumed
 
 
+def test_stages_leave_nothing_of_a_run_that_never_was(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+    api.bench(settings(source, tmp_path / "out", stages=[{"preview": {}}]), seconds=QUICK_S, use_store=False)
+
+    assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+
+
 def test_without_the_store_nothing_is_written_there(source: Path, tmp_path: Path, staging: Path) -> None:
     heard: list[Event] = []
 

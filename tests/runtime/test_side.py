@@ -100,12 +100,13 @@ def test_an_empty_pool_drops_as_a_full_queue_does(overflow: Overflow, kept: list
     assert (use.put, use.got, use.dropped) == (10, 2, 8)
 
 
-def test_an_exception_ends_the_thread_and_nothing_else(pool: Pool) -> None:
+@pytest.mark.parametrize("error", [ValueError("cannot look at it"), SystemExit(3)])
+def test_an_exception_ends_the_thread_and_nothing_else(error: BaseException, pool: Pool) -> None:
     closed = threading.Event()
 
     def broken(number: int) -> None:
         if number == 1:
-            raise ValueError("cannot look at it")
+            raise error
 
     side = Side[int]("look", broken, closed.set, pool=pool, capacity=1)
     side.start()
@@ -113,7 +114,7 @@ def test_an_exception_ends_the_thread_and_nothing_else(pool: Pool) -> None:
         offer(side, number)
 
     assert side.close()
-    assert isinstance(side.error, ValueError)
+    assert side.error is error
     assert closed.is_set()
     use = side.queue.flush()
     assert (use.put, use.got, use.dropped) == (5, 2, 3)

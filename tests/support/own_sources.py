@@ -46,3 +46,18 @@ class Feed(SourceStage):
 
 def broken() -> Iterator[Row]:
     raise OSError("there is nothing")
+
+
+def reused() -> Iterator[Row]:
+    """Yields one dictionary again and again."""
+    row: Row = {}
+    for n in range(3):
+        row["n"] = n
+        yield row
+
+
+def locked(token: str, start: int = 0) -> Iterator[Row]:
+    """Tells its secret behind the samples that planning looks at."""
+    for n in range(start, 5000):
+        yield {"n": n}
+    raise RuntimeError(f"login with {token} refused")

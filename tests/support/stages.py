@@ -245,3 +245,10 @@ class Weighed(StatefulStage[WeighedOptions]):
             return {**row, "total": self.total}
 
         return batch.each(weighed)
+
+
+def refused(row: Row, token: str) -> Row:
+    """Tells its secret of every other row."""
+    if row["id"] % 2:
+        raise ValueError(f"login with {token} refused")
+    return row

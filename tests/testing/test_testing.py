@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_bridge.errors import ConfigError
+from data_bridge.errors import ConfigError, FatalError
 from data_bridge.model.batch import ArrowRows, DictRows, LineRows, Media, Row, RowFailure
-from data_bridge.runtime.stage import Fields, Result, Stage, StageBatch, StageOptions
+from data_bridge.runtime.stage import Fields, Result, Stage, StageBatch, StageOptions, StatefulStage
 from data_bridge.testing import StageContract, assert_resumes, assert_same_however_cut, forms, run_stage
 
 SAMPLES: list[Row] = [{"n": n} for n in range(60)]
@@ -87,6 +87,21 @@ class AddingAField(Plain):
         return batch.each(lambda row: {**row, "m": 1})
 
 
+class KnowingByNumber(StatefulStage[StageOptions]):
+    """JSON has no keys but texts."""
+
+    kind = "knowing"
+
+    def save_state(self) -> Any:
+        return {1: "one"}
+
+    def load_state(self, state: Any) -> None:
+        assert state == self.save_state()
+
+    def process(self, batch: StageBatch) -> Result:
+        return batch.same(batch.rows)
+
+
 class BareOptions(StageOptions):
     most: int = 1
 
@@ -126,6 +141,11 @@ def test_a_stage_that_keeps_every_promise_passes() -> None:
 def test_a_stage_that_breaks_a_promise_fails_the_test_of_it(kind: type[Stage[Any]], promise: str) -> None:
     with pytest.raises(AssertionError):
         promises(kind)[promise]()
+
+
+def test_a_state_that_no_record_can_keep_fails_the_test_of_resuming() -> None:
+    with pytest.raises(FatalError, match="its state cannot be kept"):
+        promises(KnowingByNumber)["test_one_that_loads_what_another_saved_goes_on_as_that_one_would"]()
 
 
 def test_options_that_are_accepted_although_they_were_to_be_refused_are_told() -> None:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from data_bridge.model.report import PlanReport, RunReport, StatusReport, VerifyReport
     from data_bridge.monitor.snapshot import Snapshot
 
-SHORTEST_SECRET = 6
 SIGNIFICANT_WAIT = 0.1
 """Of the run's time: shorter waits for memory are not worth a word."""
 STANDSTILL_S = 10.0
@@ -26,9 +25,9 @@ _hidden: set[str] = set()
 
 def hide_secrets_of(settings: "Settings") -> None:
     """From now on no secret value of these settings is printed."""
-    from data_bridge.config import secrets_in
+    from data_bridge.config import hidden_in
 
-    _hidden.update(s for s in secrets_in(settings) if len(s) >= SHORTEST_SECRET)
+    _hidden.update(hidden_in(settings))
 
 
 def redacted(text: str) -> str:

@@ -8,6 +8,7 @@ from data_bridge.config.loading import explained, load_settings, overridden
 from data_bridge.config.monitoring import MetricsSettings
 from data_bridge.config.places import run_folder, runs_folder, stages_folder
 from data_bridge.config.secrets import (
+    hidden_in,
     is_secret_name,
     public_uri,
     public_value,
@@ -47,6 +48,7 @@ __all__ = [
     "exported",
     "hf_endpoint",
     "hf_token",
+    "hidden_in",
     "http_proxy",
     "is_secret_name",
     "load_settings",

@@ -28,6 +28,8 @@ SHORT_WORDS = frozenset({"pwd", "bearer", "jwt", "dsn"})
 """These must be a word of the name, not letters in the middle of one: `feedsname` holds no DSN."""
 
 
+SHORTEST_SECRET = 6
+"""A shorter one would be taken out of the middle of words."""
 _TOKENS_OF_TEXT = re.compile(
     r"tokeni[sz](?:e|er|ed|ers|ing|ation)(?=_|$)"
     r"|(?:max|min|num|total|input|output|prompt|completion|special)_(?:new_|input_|output_)?tokens(?=_|$)"
@@ -79,13 +81,18 @@ def secrets_in(settings: BaseModel) -> set[str]:
     return {s for s in _secret_values(settings) if s}
 
 
+def hidden_in(settings: BaseModel) -> set[str]:
+    """Those of `secrets_in` that are long enough to be taken out of messages."""
+    return {s for s in secrets_in(settings) if len(s) >= SHORTEST_SECRET}
+
+
 def _secret_values(value: Any) -> Iterator[str]:
     if isinstance(value, SecretStr):
         yield value.get_secret_value()
     elif isinstance(value, BaseModel):
         for name in type(value).model_fields:
             yield from _secret_values(getattr(value, name))
-    elif isinstance(value, (dict, list)):
+    elif isinstance(value, (dict, list, tuple)):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _secret_values(inner)
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from data_bridge.clients.prometheus import Exposition, Page
-from data_bridge.config import Settings, redacted, run_folder, secrets_in
+from data_bridge.config import Settings, hidden_in, redacted, run_folder
 from data_bridge.errors import BridgeError
 from data_bridge.events import Event, Notice, Observer, PartitionClaimed, RunPlanned
 from data_bridge.monitor.aggregate import Aggregate
@@ -17,8 +17,6 @@ from data_bridge.pipelines.shape import shape
 
 WINDOW_S = 1.0
 PUSH_S = 5.0
-SHORTEST_SECRET = 6
-"""A shorter one would be taken out of the middle of words."""
 
 
 class Monitor:
@@ -40,7 +38,7 @@ class Monitor:
         self._observer = observer
         self._settings = settings.metrics
         self._pipeline = settings.pipeline
-        self._redact = partial(redacted, secrets=[s for s in secrets_in(settings) if len(s) >= SHORTEST_SECRET])
+        self._redact = partial(redacted, secrets=hidden_in(settings))
         self._place = place
         self._pace_s = pace_s
         self._push_s = push_s

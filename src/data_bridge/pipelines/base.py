@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_bridge.config import PoolSettings, Settings, stages_folder
+from data_bridge.config import PoolSettings, Settings, hidden_in, redacted, stages_folder
 from data_bridge.errors import BridgeError, BusyError, ConfigError, ConflictError, Fenced, IntegrityError, StoreError
 from data_bridge.events import BudgetUsed, PartitionClaimed, PartitionDone
 from data_bridge.io.sources.stream import SampleStream
@@ -220,6 +220,7 @@ class Pipeline:
                 partition,
                 sinks,
                 where=self._where(part),
+                secrets=hidden_in(self.settings),
                 digits=(generation.key_digits, generation.shard_digits),
                 tracker=tracker,
                 staging=staging,
@@ -328,8 +329,14 @@ class Pipeline:
         claim = tracker.log.claim
         if claim is not None and claim.driver == driver:
             with suppress(Fenced):  # somebody else is at it already: it is not given up
+                secrets = hidden_in(self.settings)
                 tracker.append(
-                    Failed(token=tracker.token, error=error.message, hint=error.hint, cursor=tracker.log.cursor)
+                    Failed(
+                        token=tracker.token,
+                        error=redacted(error.message, secrets),
+                        hint=redacted(error.hint, secrets),
+                        cursor=tracker.log.cursor,
+                    )
                 )
 
     def staging_root(self) -> Path:
@@ -362,9 +369,11 @@ class Pipeline:
 
 
 def _stages_folder(run: str) -> Path | None:
-    """Where stages leave what is for a person, on this machine; None for a user without a home."""
+    """Where stages leave what is for a person, on this machine; None where nothing is kept of the run: it is only
+    measured, or its user has no home."""
     with suppress(RuntimeError):
-        return stages_folder(run)
+        folder = stages_folder(run)
+        return folder if folder.parent.is_dir() else None
     return None
 
 

@@ -80,6 +80,7 @@ def _part(number: int, folder: Path | None, graph: Graph) -> Graph:
     branch = graph.branches[number]
     for node in branch.nodes:
         if isinstance(node.stage, SideStage) and folder is not None:
+            folder.mkdir(mode=0o700, exist_ok=True)  # samples are nobody else's business
             node.stage.folder = folder / node.name
     return Graph(branch.nodes, ())
 

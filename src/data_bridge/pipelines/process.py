@@ -1,7 +1,7 @@
 """One attempt on one partition: from its cursor through stages and writers into committed shards."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -46,6 +46,7 @@ class PartitionRun:
         sinks: Sequence[SinkPlan],
         *,
         where: Callable[[int], str],
+        secrets: Set[str],
         digits: tuple[int, int],
         tracker: ProgressTracker,
         staging: Staging,
@@ -75,7 +76,7 @@ class PartitionRun:
         self._start = self._standing.cursor
         self._at = self._start.index
         self._lanes: Lanes[Piece, Packed] | None = None
-        self._failing = Failing(settings, partition, digits[0], where, control)
+        self._failing = Failing(settings, partition, digits[0], where, control, secrets)
         self._sinks = [
             SinkRun(
                 sink,

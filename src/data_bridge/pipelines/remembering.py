@@ -1,5 +1,6 @@
 """What stages know of the samples before, and how it is kept with shards and found again."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,10 +51,13 @@ def recorded(piece: Piece) -> dict[str, Any]:
 def saved(name: str, stage: StatefulStage[Any]) -> bytes:
     """What a stage knows now. Raises FatalError for what cannot be kept."""
     try:
-        state = msgspec.json.encode(stage.save_state())
-    except (TypeError, msgspec.MsgspecError) as error:
+        known = stage.save_state()
+        _check_plain(known)
+        state = msgspec.json.encode(known)
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise FatalError(
-            f"stage {name}: its state cannot be kept: {error}", hint="save_state returns plain JSON values"
+            f"stage {name}: its state cannot be kept: {error}",
+            hint="save_state returns plain JSON values: what is loaded must be what was saved",
         ) from error
     if len(state) > MOST_STATE:
         raise FatalError(
@@ -61,6 +65,23 @@ def saved(name: str, stage: StatefulStage[Any]) -> bytes:
             hint="keep less, or make two datasets of it: one for what has to be known, and one that uses it",
         )
     return state
+
+
+def _check_plain(value: Any, where: str = "it") -> None:
+    """Raises TypeError or ValueError for what would be something else when it is read again, however it can be written."""
+    kind = type(value)
+    if kind is dict:
+        for key, inner in value.items():
+            if type(key) is not str:
+                raise TypeError(f"{where} has the key {key!r}, which is a {type(key).__name__} and no text")
+            _check_plain(inner, f"{where}[{key!r}]")
+    elif kind is list:
+        for at, inner in enumerate(value):
+            _check_plain(inner, f"{where}[{at}]")
+    elif kind is float and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}, which JSON does not have")
+    elif value is not None and kind not in (str, int, float, bool):
+        raise TypeError(f"{where} is a {kind.__name__}")
 
 
 def load(stage: StatefulStage[Any], state: bytes) -> None:

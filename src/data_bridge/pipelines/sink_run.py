@@ -1,14 +1,14 @@
 """One writer's side of a partition: where it stands, how samples are cut into its shards, what it records."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_bridge.config import PipelineSettings
+from data_bridge.config import PipelineSettings, redacted
 from data_bridge.errors import DataError
 from data_bridge.events import ItemFailed, ShardFinished
 from data_bridge.model.batch import RowFailure
@@ -268,8 +268,10 @@ class Failing:
         key_digits: int,
         where: Callable[[int], str],
         control: Control,
+        secrets: Set[str] = frozenset(),
     ) -> None:
         self._settings = settings
+        self._secrets = secrets
         self._partition = partition
         self._key_digits = key_digits
         self._where = where
@@ -287,6 +289,7 @@ class Failing:
             raise DataError(f"bad sample at {failure.where}{stage}: {failure.reason}", hint=_ON_FAILURE)
         if policy != "quarantine":
             failure = replace(failure, raw=None)
+        failure = replace(failure, reason=redacted(failure.reason, self._secrets))
         key = f"{self._partition.key_prefix}{self._partition.first_index + at:0{self._key_digits}d}"
         log.add(self._partition.first_index + at, key, failure)
         if self._told < SHOWN_FAILURES:

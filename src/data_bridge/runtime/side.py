@@ -39,7 +39,7 @@ class Side(Generic[T]):
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self.name = name
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self._apply = apply
         self._end = end
         self._lossy = overflow != "BLOCK"
@@ -116,7 +116,7 @@ class Side(Generic[T]):
                     with packet:
                         self._order.check(packet.header)
                         self._apply(packet.payload)
-        except Exception as error:  # noqa: BLE001 - foreign code may raise anything: it ends this thread, not the run
+        except BaseException as error:  # noqa: BLE001 - foreign code may raise anything, an exit too: it ends this thread, not the run
             self.error = error
         finally:
             self.queue.discard()

@@ -111,7 +111,7 @@ class StageBatch:
         )
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """An exception as the reason of a failure."""
     if isinstance(error, (Skip, BadRow)):
         return str(error)

@@ -1,7 +1,6 @@
 """The promises every stage keeps, as tests."""
 
 import copy
-import json
 import pickle
 import threading
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 from data_bridge.errors import ConfigError
 from data_bridge.io.sources.observed import observed_fields
 from data_bridge.model.batch import DictRows, Row
+from data_bridge.pipelines.remembering import load, saved
 from data_bridge.rows.decoding import decode
 from data_bridge.runtime.fitting import fitted
 from data_bridge.runtime.stage import Result, Stage, StageBatch, StatefulStage, by_output
@@ -128,12 +128,12 @@ class StageContract:
             for lo, hi in ((0, cut), (cut, len(batch))):
                 assert isinstance(stage, StatefulStage)
                 if state is not None:
-                    stage.load_state(json.loads(state))
+                    load(stage, state)
                 stage.setup()
                 part = StageBatch(batch.rows.slice(lo, hi), batch.indices[lo:hi])
                 for name, result in by_output(stage, fitted(stage, part)).items():
                     made[name] += [plain(row) for row in decode(result.rows)[0]]
-                state = json.dumps(stage.save_state())
+                state = saved(self.kind, stage)
                 stage.close()
                 stage = self.stage()
             expected = {name: [plain(row) for row in decode(result.rows)[0]] for name, result in whole.items()}

@@ -61,6 +61,22 @@ def test_a_function_is_a_source(tmp_path: Path) -> None:
     assert [row["letter"] for row in read_json_samples(tmp_path / "out")] == list("hello")
 
 
+def test_a_source_may_use_one_dictionary_for_all_its_samples(tmp_path: Path) -> None:
+    run_pipeline(settings(tmp_path / "out", "python://support.own_sources:reused"), workers=0)
+
+    assert [row["n"] for row in read_json_samples(tmp_path / "out")] == [0, 1, 2]
+
+
+def test_a_secret_that_a_source_tells_is_not_stored(tmp_path: Path) -> None:
+    chosen = settings(tmp_path / "out", "python://support.own_sources:locked", {"token": "tk-secret-17"})
+    with pytest.raises(SourceError):
+        run_pipeline(chosen, workers=0)
+
+    stored = [p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file() and b"login" in p.read_bytes()]
+    assert len(stored) == 1, "the record of the partition that was given up"
+    assert not any(b"tk-secret-17" in content for content in stored)
+
+
 def test_a_file_of_python_is_enough(tmp_path: Path) -> None:
     (tmp_path / "feed.py").write_text("def feed(start=0):\n    yield from ({'n': n} for n in range(start, 5))\n")
 

@@ -53,7 +53,7 @@ class Own:
         for row in self._samples(piece.file, first):
             at = len(rows) + len(failures)
             if isinstance(row, dict):
-                rows.append(row)
+                rows.append(dict(row))  # its source may use the same dictionary for the next one
                 size += size_of_row(row)
             else:
                 where = f"{piece.file.uri} sample {start + at}"
