@@ -257,7 +257,8 @@ def _open(settings: Settings, prefix: str | None, opener: OpenStore | None = Non
 
 
 def _planned(run_plan: Plan, store: ObjectStore, logs: Mapping[int, PartitionLog]) -> RunPlanned:
-    counted = all(p.samples is not None for p in run_plan.partitions)
+    source = run_plan.from_source
+    counted = all(p.samples is not None for p in source)
     sized = all(p.bytes is not None for p in run_plan.partitions)
     done = [p for p in run_plan.partitions if logs[p.index].done is not None]
     return RunPlanned(
@@ -265,9 +266,9 @@ def _planned(run_plan: Plan, store: ObjectStore, logs: Mapping[int, PartitionLog
         destination=store.uri,
         partitions=len(run_plan.partitions),
         done=len(done),
-        samples=sum(p.samples or 0 for p in run_plan.partitions) if counted else None,
+        samples=sum(p.samples or 0 for p in source) if counted else None,
         bytes=sum(p.bytes or 0 for p in run_plan.partitions) if sized else None,
-        samples_done=sum(log.cursor.index for log in logs.values()),
+        samples_done=sum(logs[p.index].cursor.index for p in source),
         bytes_done=sum(p.bytes or 0 for p in done),
     )
 

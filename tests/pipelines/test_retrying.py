@@ -15,6 +15,7 @@ from data_bridge import api
 from data_bridge.config import Settings
 from data_bridge.config.calls import load
 from data_bridge.errors import BridgeError, ConfigError, ConflictError, DataError
+from data_bridge.events import Event, RunPlanned
 
 
 @pytest.fixture
@@ -57,6 +58,20 @@ def test_what_failed_is_added_in_shards_of_its_own_and_the_others_stay(tmp_path:
     assert api.verify(str(out), chosen, deep=True).problems == ()
     status = api.status(str(out))
     assert (status.complete, status.failed) == (True, len(NEVER))
+
+
+def test_a_retry_counts_no_sample_of_the_source_twice(tmp_path: Path, out: Path) -> None:
+    chosen = counted(tmp_path, out)
+    api.run_pipeline(chosen)
+    mend(tmp_path)
+    seen: list[Event] = []
+
+    api.retry_failed(chosen)
+    api.run_pipeline(chosen, observer=seen.append)
+
+    told = [(e.samples, e.samples_done) for e in seen if isinstance(e, RunPlanned)]
+    planned = api.plan(chosen)
+    assert [*told, (planned.samples, planned.samples_done)] == [(SAMPLES, SAMPLES)] * 2
 
 
 def test_a_sample_keeps_its_key(tmp_path: Path, out: Path) -> None:

@@ -96,6 +96,11 @@ class Plan(Document, frozen=True, kw_only=True, dict=True, gc=True):
         return {f.uri: f for f in self.files}
 
     @cached_property
+    def from_source(self) -> tuple[Partition, ...]:
+        """Partitions that read what no other does: together they are the source, once."""
+        return tuple(p for p in self.partitions if p.retries is None)
+
+    @cached_property
     def retried(self) -> frozenset[int]:
         """Partitions whose failed samples were all tried again: what failed of them is told by a later partition."""
         return frozenset(p.retries for p in self.partitions if p.retries is not None)

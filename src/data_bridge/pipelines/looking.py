@@ -21,7 +21,7 @@ def plan_report(settings: Settings, pipeline: Pipeline) -> PlanReport:
     plan, _ = pipeline.preview()
     store, options = pipeline.store, settings.pipeline
     logs = Ledger(store, plan.run).load_all(plan.partitions) if plan.run else {}
-    samples = sum(p.samples or 0 for p in plan.partitions) if plan.first.counted or not plan.partitions else None
+    samples = sum(p.samples or 0 for p in plan.from_source) if plan.first.counted or not plan.partitions else None
     size = _total([f.size for f in plan.files])
     per_sample = pipeline.sample_bytes or _committed_sample_bytes(logs)
     estimate = round(size / per_sample) if samples is None and size and per_sample else None
@@ -42,7 +42,7 @@ def plan_report(settings: Settings, pipeline: Pipeline) -> PlanReport:
         partitions_done=len(done),
         samples=samples,
         samples_estimated=estimate,
-        samples_done=sum(log.cursor.index for log in logs.values()),
+        samples_done=sum(logs[p.index].cursor.index for p in plan.from_source if p.index in logs),
         shards=-(-samples // options.samples_per_shard)
         if samples is not None and not options.max_shard_bytes
         else None,
@@ -93,7 +93,7 @@ def status_report(store: ObjectStore) -> StatusReport:
     """What the ledger at a destination says. Raises ConfigError when there is no dataset."""
     plan = _plan_at(store)
     logs = Ledger(store, plan.run).load_all(plan.partitions)
-    planned = [p for p in plan.partitions if p.retries is None]
+    planned = plan.from_source
     counted = all(p.samples is not None for p in planned)
     committed = totals(logs.values())
     by_stage = failures_by_stage(logs.values())
