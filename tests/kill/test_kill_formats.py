@@ -78,6 +78,8 @@ def test_random_kills_in_a_row_leave_no_trace(
     ("name", "workers"),
     [
         ("jsonl to tar.gz", 2),
+        ("parquet shuffled as a whole", 1),
+        ("parquet shuffled as a whole", 2),
         ("jsonl to litdata classic", 2),
         ("jsonl.gz to tar", 1),
         ("parquet to tar by size", 2),

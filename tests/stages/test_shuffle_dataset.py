@@ -101,6 +101,42 @@ def test_a_source_that_is_not_counted_is_refused_before_any_work(tmp_path: Path)
         run(tmp_path, tmp_path / "out", uri="a.jsonl")
 
 
+def test_record_batches_of_arrow_files_and_streams_are_put_in_another_order(tmp_path: Path) -> None:
+    for number in range(FILES):
+        table = pa.table({"n": list(range(number * 200, number * 200 + 200))})
+        new = pa.ipc.new_stream if number == 1 else pa.ipc.new_file
+        with new(str(tmp_path / f"{number}.arrow"), table.schema) as file:
+            file.write_table(table, max_chunksize=10)
+
+    found = run(tmp_path, tmp_path / "out", uri="*.arrow")
+
+    assert sorted(found) == list(range(ROWS))
+    assert len({n // 200 for n in found[:SHARD]}) > 1
+
+
+def test_plain_files_are_put_in_another_order(tmp_path: Path) -> None:
+    names = [f"{number:03d}.txt" for number in range(130)]
+    (tmp_path / "in").mkdir()
+    for name in names:
+        (tmp_path / "in" / name).write_text(name)
+    pipeline = {
+        "input_uri": f"{tmp_path}/in/",
+        "input_format": "files",
+        "output_uri": str(tmp_path / "out"),
+        "samples_per_shard": SHARD,
+        "stages": [{"shuffle": {"scope": "dataset", "window": 20}}],
+    }
+
+    run_pipeline(Settings.model_validate({"pipeline": pipeline}), workers=0)
+
+    found = []
+    for path in sorted((tmp_path / "out").rglob("*.tar")):
+        with tarfile.open(path) as shard:
+            found += [shard.extractfile(m).read().decode() for m in shard if m.name.endswith(".txt")]  # type: ignore[union-attr]
+    assert sorted(found) == names
+    assert len([name for name in found[:20] if name in names[:20]]) < 15
+
+
 def test_two_of_them_are_refused(source: Path, tmp_path: Path) -> None:
     one = {"shuffle": {"scope": "dataset", "window": 20}}
 

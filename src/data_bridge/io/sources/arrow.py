@@ -38,6 +38,7 @@ class ArrowFile(Columnar):
     """
 
     name = "arrow"
+    kept_open = 32
 
     def _scan(self, file: SourceFile) -> tuple[list[Run], pa.Schema]:
         with self._opened(file, 0) as opened:

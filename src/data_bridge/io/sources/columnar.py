@@ -1,9 +1,10 @@
 """What Parquet and Arrow share: files that are runs of rows with known counts, any row addressable."""
 
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, closing
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -64,6 +65,31 @@ PieceRows: TypeAlias = Callable[[FilePiece, Sequence[str], int | None], Iterator
 """Batches of one piece with the columns named, from a row of the file on; `start` of a batch is its row number."""
 
 
+class _Open:
+    """Files of a partition that are open, the last ones used: a shuffled partition comes back to a file many times."""
+
+    def __init__(
+        self, reading_of: "Callable[[SourceFile], AbstractContextManager[tuple[pa.Schema, PieceRows]]]", most: int
+    ) -> None:
+        self._reading = reading_of
+        self._most = most
+        self._files: OrderedDict[str, tuple[ExitStack, tuple[pa.Schema, PieceRows]]] = OrderedDict()
+
+    def __call__(self, file: SourceFile) -> "tuple[pa.Schema, PieceRows]":
+        if file.uri not in self._files:
+            if len(self._files) >= self._most:
+                self._files.popitem(last=False)[1][0].close()
+            stack = ExitStack()
+            self._files[file.uri] = stack, stack.enter_context(self._reading(file))
+        self._files.move_to_end(file.uri)
+        return self._files[file.uri][1]
+
+    def close(self) -> None:
+        with ExitStack() as every:
+            for stack, _ in self._files.values():
+                every.push(stack)
+
+
 class Columnar(ABC):
     """Reads files of one schema (columns in any order). Positions are row numbers in the file.
 
@@ -72,6 +98,8 @@ class Columnar(ABC):
 
     name: str
     counted = True
+    kept_open = 1
+    """Files that stay open while others are read; of these each holds memory."""
 
     def __init__(self, options: SourceOptions, transport: Transport) -> None:
         self._columns = options.columns
@@ -128,16 +156,18 @@ class Columnar(ABC):
         """Batches of ArrowRows. Prepared files all have the first file's column order."""
         reference: tuple[str, tuple[Field, ...]] | None = None
         first, row = token if token is not None else (0, None)
-        for number in range(first, len(pieces)):
-            file = pieces[number].file
-            with self._reading(file) as (schema, rows_of):
-                fields = self._fields(schema, file)
-                reference = reference or (file.uri, fields)
-                demand_same(*reference, file.uri, fields)
-                names = file.extra.get("order") or [f.name for f in fields]
-                for batch in rows_of(pieces[number], names, row):
-                    yield Batch([number, batch.start], batch.rows, batch.failures)
-            row = None
+        with closing(_Open(self._reading, self.kept_open)) as opened:
+            for number in range(first, len(pieces)):
+                file = pieces[number].file
+                with reading(file.uri, self.name.capitalize()):
+                    schema, rows_of = opened(file)
+                    fields = self._fields(schema, file)
+                    reference = reference or (file.uri, fields)
+                    demand_same(*reference, file.uri, fields)
+                    names = file.extra.get("order") or [f.name for f in fields]
+                    for batch in rows_of(pieces[number], names, row):
+                        yield Batch([number, batch.start], batch.rows, batch.failures)
+                row = None
 
     def _runs(self, file: SourceFile) -> list[Run]:
         known = file.extra.get("runs")

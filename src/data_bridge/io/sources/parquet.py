@@ -1,6 +1,7 @@
 """Parquet: row groups found in the footer, read in small batches, any row addressable."""
 
 import io
+from collections import OrderedDict
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -10,12 +11,14 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_bridge.config import SourceOptions
 from data_bridge.errors import SourceError
 from data_bridge.io.remote_file import RangedFile
 from data_bridge.io.sources.arrow_rows import COLUMN_BATCH_BYTES, cut, path_of, plain_batch
 from data_bridge.io.sources.arrow_schema import plain_schema, reading
 from data_bridge.io.sources.base import TARGET_BATCH_ROWS
 from data_bridge.io.sources.columnar import Columnar, PieceRows, Run, windows
+from data_bridge.io.transport import Transport
 from data_bridge.model.batch import Batch
 from data_bridge.model.source import FilePiece, SourceFile
 
@@ -27,7 +30,8 @@ WHOLE_BYTES = 8 << 20
 """Columns of row groups up to this size that are at hand are read whole: pages then need not be copied out of the read-ahead."""
 COALESCE_BYTES = 64 << 20
 """Row groups of remote files up to this size are fetched whole, in few large requests."""
-
+FOOTER_BYTES = 16 << 20
+"""Footers that are kept for when their files are read on, as they are stored; in memory they are some times as large."""
 
 _DENSE = 0.8
 """Columns that fill less of their span are read one by one."""
@@ -63,11 +67,42 @@ class _Opened:
         if self.remote is not None:
             self.remote.forget(_start(self.whole.metadata.row_group(group)))
 
+    def over(self) -> None:
+        """A piece is read; the next one may lie before it."""
+        if self.remote is not None:
+            self.remote.forget(self.remote.seek(0, io.SEEK_END))
+
+
+class _Footers:
+    """Of the files a partition is made of, the last ones used."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, pq.FileMetaData] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, uri: str) -> "pq.FileMetaData | None":
+        found = self._kept.get(uri)
+        if found is not None:
+            self._kept.move_to_end(uri)
+        return found
+
+    def keep(self, uri: str, footer: "pq.FileMetaData") -> None:
+        if uri in self._kept:
+            return
+        self._kept[uri] = footer
+        self._bytes += footer.serialized_size
+        while self._bytes > FOOTER_BYTES:
+            self._bytes -= self._kept.popitem(last=False)[1].serialized_size
+
 
 class Parquet(Columnar):
-    """Reads Parquet files. Opening at a row reads the footer and that row's group from its start."""
+    """Reads Parquet files. Opening at a row reads the footer, once a partition, and that row's group from its start."""
 
     name = "parquet"
+
+    def __init__(self, options: SourceOptions, transport: Transport) -> None:
+        super().__init__(options, transport)
+        self._footers = _Footers()
 
     def _scan(self, file: SourceFile) -> tuple[list[Run], pa.Schema]:
         """Rows and compressed bytes of every row group, from the footer."""
@@ -79,19 +114,19 @@ class Parquet(Columnar):
 
     @contextmanager
     def _reading(self, file: SourceFile) -> Generator[tuple[pa.Schema, PieceRows]]:
-        with self._opened(file) as opened:
+        with self._opened(file, self._footers.get(file.uri)) as opened:
+            self._footers.keep(file.uri, opened.whole.metadata)
             yield opened.whole.schema_arrow, partial(_rows, opened)
 
     @contextmanager
-    def _opened(self, file: SourceFile) -> Generator[_Opened]:
+    def _opened(self, file: SourceFile, footer: "pq.FileMetaData | None" = None) -> Generator[_Opened]:
         with self._transport.open(file) as stream, reading(file.uri, "Parquet"), ExitStack() as files:
             path = path_of(stream)
             raw = getattr(stream, "raw", None)
             source: Any = pa.OSFile(path, "rb") if path is not None else stream
             if isinstance(raw, RangedFile):
                 source = _IntoArrow(raw)
-            meta = pq.read_metadata(source)
-
+            meta = pq.read_metadata(source) if footer is None else footer
             largest = _largest(meta)
 
             def reader(buffer_bytes: int, *, at_once: bool = False) -> pq.ParquetFile:
@@ -139,6 +174,7 @@ def _rows(opened: _Opened, piece: FilePiece, names: Sequence[str], row: int | No
                 # this group's first rows are here: the next may come while they are packed
                 there = there or opened.ahead(wanted[number + 1].number, names)
                 yield batch
+    opened.over()
 
 
 def _start(group: "pq.RowGroupMetaData") -> int:
