@@ -491,3 +491,45 @@ def test_a_run_that_can_have_no_socket_says_so_and_goes_on(
     assert report.status == "complete"
     assert next(e.message for e in heard if isinstance(e, Notice)).startswith("this run takes no commands: ")
     assert isinstance(heard[0], RunPlanned)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_that_looks_at_all_samples_first_takes_commands_meanwhile(source: Path, workers: int) -> None:
+    made = settings(source, gated(source), {"dedupe": {"fields": ["text"]}})
+    expected = undisturbed(made, source)
+    out = source / "out"
+    states: list[object] = []
+
+    def stop(control: RunControl) -> object:
+        states.append(control.describe("engine")["engine"]["state"])
+        return control.ask("stop")
+
+    def pause(control: RunControl) -> object:
+        control.pause()
+        (source / "gate").touch()
+        return stop(control)
+
+    terminal = Terminal(out, {"dedupe": later(lambda: pause(listening_at(out)))})
+    report = api.run_pipeline(made, observer=terminal, workers=workers)
+
+    assert states == ["paused"]
+    assert (report.status, report.exit_code) == ("interrupted", 130)
+    assert not terminal.packets
+    assert is_silent(out)
+    assert api.run_pipeline(made, workers=0).status == "complete"
+    assert tree(out) == expected
+
+
+def listening_at(out: Path) -> RunControl:
+    """A run at that place, once it listens."""
+    control = api.control(str(out))
+
+    def listens() -> bool:
+        try:
+            control.describe("engine")
+        except ConfigError:
+            return False
+        return True
+
+    wait_for(listens, "the run to listen")
+    return control

@@ -54,9 +54,8 @@ def drive(
     orders.workers = slots if isinstance(engine, ProcessEngine) else 0
     driver = claims.new_token()
     pipeline.probe()
-    if (
-        stopped := survey(pipeline, engine_for(pipeline.settings, pipeline.plan, workers)[0], slots, observer)
-    ) is not None:
+    looking = engine_for(pipeline.settings, pipeline.plan, workers, orders)[0]
+    if (stopped := survey(pipeline, looking, slots, orders, observer)) is not None:
         return stopped
     work = PartitionWork(pipeline.settings, Parts(pipeline.plan), pipeline.store, driver, slots, takeover)
     counting = _Counting(observer, pipeline.settings, logs)

@@ -227,6 +227,8 @@ def look_at(
                 with disk_full("writing down what a survey found"):
                     file.write(found)
                 control.beat()
+                while control.paused:
+                    control.rest()
                 if control.stopping or control.draining:
                     return False
         if pieces.end is None:
