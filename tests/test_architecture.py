@@ -16,6 +16,9 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 70
 CATCH_ALL: dict[str, int] = {
+    "io/own.py": 1,  # a source of the user's own, while a run is planned
+    "io/sources/registry.py": 1,  # an entry point of another package
+    "runtime/nursery.py": 1,  # raised again
     "clients/http.py": 1,
     "clients/hub_errors.py": 1,
     "clients/web.py": 4,

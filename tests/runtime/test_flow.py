@@ -1,5 +1,6 @@
 """A packet goes through a graph: nothing is lost, nothing changes places, and broken stages are found out."""
 
+import gc
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from support.stages import Copies, CopiesOptions, Parity
 
 from data_bridge.errors import FatalError
 from data_bridge.model.batch import DictRows, RowFailure
+from data_bridge.runtime.arena import Arena
 from data_bridge.runtime.flow import Flow, Lot, Passed
 from data_bridge.runtime.graph import SOURCE
 from data_bridge.runtime.stage import Result, Stage, StageBatch, StageOptions
@@ -160,3 +162,26 @@ def test_a_stage_that_would_mix_up_samples_stops_the_run(
 
     with pytest.raises(FatalError, match=problem):
         flow(lot(3))
+
+
+def test_what_is_kept_of_a_packet_holds_no_memory_that_lanes_share() -> None:
+    arena = Arena(1, 1 << 20)
+    box = arena.take()
+    assert box is not None
+    given = Lot(DictRows([{"n": 1, "image": b"x" * 5000}]), np.array([3]), np.array([7]))
+    spans = arena.put(box, given)
+    assert spans is not None
+    shared = arena.lease(box, spans, arena.give_back)
+
+    kept = shared.kept()
+    del shared
+    gc.collect()
+
+    assert arena.take() == box
+    assert (kept.rows, kept.offsets.tolist(), kept.indices.tolist()) == (given.rows, [3], [7])
+
+
+def test_a_lot_that_cannot_be_pickled_is_kept_as_it_is() -> None:
+    given = Lot(DictRows([{"view": memoryview(b"x")}]), np.array([3]), np.array([7]))
+
+    assert given.kept() is given

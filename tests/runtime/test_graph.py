@@ -118,6 +118,25 @@ def test_everything_that_is_wrong_beside_the_way_is_told_at_once() -> None:
         assert words in told, told
 
 
+def test_what_remembers_or_wants_threads_has_no_place_beside_the_way() -> None:
+    with pytest.raises(ConfigError) as refused:
+        graph_of(
+            SAME,
+            {"support.stages:Tally": {}, "name": "tally", "input": "map"},
+            {"preview": {}},
+            writers=[{"name": "w", "input": "map"}],
+        )
+    assert "stages.tally: it remembers, and what is beside the way" in refused.value.message
+
+    with pytest.raises(ConfigError, match=r"stages\.x\.executor: it leads to no writer"):
+        graph_of(
+            SAME,
+            {**SAME, "name": "x", "input": "map", "executor": "thread"},
+            {"preview": {}},
+            writers=[{"name": "w", "input": "map"}],
+        )
+
+
 def test_one_branch_has_one_pool() -> None:
     with pytest.raises(ConfigError, match="give them one pool, not a and b"):
         graph_of(

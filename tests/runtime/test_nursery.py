@@ -9,7 +9,7 @@ import pytest
 from support.engine_works import wait_for
 
 SCRIPT = """
-import multiprocessing, os, signal, sys, threading
+import multiprocessing, os, resource, signal, sys, threading
 from multiprocessing.connection import wait
 from data_bridge.runtime.nursery import keep_nursery, start_child
 from data_bridge.runtime.process import own_process
@@ -66,6 +66,23 @@ def nursery_killed():
     print(mine.recv())
     child.join()
 
+def full():
+    (nursery,) = multiprocessing.active_children()
+    soft, hard = resource.prlimit(nursery.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(nursery.pid, resource.RLIMIT_NOFILE, (max(map(int, os.listdir(f"/proc/{nursery.pid}/fd"))) + 2, hard))
+    mine, child = start(tells)
+    print(mine.recv())
+    child.join()
+    resource.prlimit(nursery.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    copy()
+
+def unsendable():
+    before = len(os.listdir("/proc/self/fd"))
+    try:
+        start_child(tells, (lambda: None,), name="a child", needs_main=True)
+    except Exception as error:
+        print(type(error).__name__ != "", len(os.listdir("/proc/self/fd")) - before)
+
 def owner_killed():
     pipe, child = start(waits)
     print(child.pid, flush=True)
@@ -114,6 +131,14 @@ def test_how_a_child_ended_is_known_and_a_killed_one_is_gone(tmp_path: Path) -> 
 
 def test_children_die_with_a_killed_nursery_and_the_next_one_is_a_new_interpreter(tmp_path: Path) -> None:
     assert said(tmp_path, "nursery_killed") == ["-9", "([], 1, True)", "0"]
+
+
+def test_a_nursery_that_may_open_no_more_files_lives_on_and_the_child_is_a_new_interpreter(tmp_path: Path) -> None:
+    assert said(tmp_path, "full") == ["([], 1, True)", "(['kept'], 1, True)", "0", "0"]
+
+
+def test_what_cannot_be_sent_to_a_child_leaves_no_file_open(tmp_path: Path) -> None:
+    assert said(tmp_path, "unsendable") == ["True 0", "0"]
 
 
 def test_a_killed_owner_leaves_no_process(tmp_path: Path) -> None:

@@ -158,6 +158,26 @@ def test_one_that_hangs_is_left_behind_and_its_queue_is_empty(pool: Pool, monkey
     assert held.seen == [0]
 
 
+def test_one_that_hangs_where_nothing_may_be_missed_is_told_and_then_left_behind(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(side_module, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(side_module, "LOOK_S", 0.01)
+    held, told = Held(), list[str]()
+    side = Side[int]("look", held.apply, held.closed.set, pool=pool, capacity=1, tell=told.append, hang_s=0.03)
+    side.start()
+    for number in range(4):  # one in hand, one queued, one that finds no room, one that nobody waits for
+        offer(side, number)
+
+    assert not side.close()
+    assert [text.partition(", which")[0] for text in told] == ["the run waits for look"]
+    held.let(10)
+    assert held.closed.wait(WAIT_S)
+    assert held.seen == [0]
+    use = side.queue.flush()
+    assert (use.put, use.dropped) == (4, 3)
+
+
 @given(
     st.integers(1, 4),
     st.sampled_from(["DROP_NEW", "KEEP_NEWEST"]),

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from support.pictures import file_of, gradient
 
+from data_bridge.config import Settings
 from data_bridge.model.batch import DictRows, Media, Row
+from data_bridge.model.changes import Change
+from data_bridge.pipelines.flows import Flows
 from data_bridge.runtime.stage import StageBatch
 from data_bridge.stages import preview
 from data_bridge.stages.preview import Preview, PreviewOptions
@@ -61,6 +64,23 @@ def test_bytes_become_files_beside_the_json(stage: Preview) -> None:
         "raw": {"file": "00002-0000000000.raw.bin", "bytes": 1},
         "n": [1, None],
     }
+
+
+def test_fields_with_names_alike_have_files_of_their_own(stage: Preview) -> None:
+    show(stage, {"a b": b"\0", "a_b": b"\1"})
+
+    assert stage.folder is not None
+    shown = json.loads((stage.folder / "00002-0000000000.json").read_bytes())
+    assert [(stage.folder / shown[field]["file"]).read_bytes() for field in ("a b", "a_b")] == [b"\0", b"\1"]
+
+
+def test_more_samples_are_looked_at_once_a_live_change_says_so() -> None:
+    pipeline = Settings.model_validate({"pipeline": {"input_uri": "x.jsonl", "stages": [{"preview": {"samples": 2}}]}})
+    flows = Flows(pipeline.pipeline, "", {})
+
+    assert [branch.most for branch in flows(()).branches] == [2]
+    change = Change(number=0, id="x", stage="preview", key="samples", value=50)
+    assert [branch.most for branch in flows((change,)).branches] == [50]
 
 
 def test_what_came_of_one_sample_is_numbered(stage: Preview) -> None:

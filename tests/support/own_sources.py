@@ -1,6 +1,7 @@
 """Sources as a user writes them."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from data_bridge.io.own import SourceSettings, SourceStage
@@ -44,7 +45,7 @@ class Feed(SourceStage):
             yield {"id": first + n, "text": "x" * (n % 30)} if (first + n) % 17 != 16 else None
 
 
-def broken() -> Iterator[Row]:
+def broken(**_: Any) -> Iterator[Row]:
     raise OSError("there is nothing")
 
 
@@ -61,3 +62,41 @@ def locked(token: str, start: int = 0) -> Iterator[Row]:
     for n in range(start, 5000):
         yield {"n": n}
     raise RuntimeError(f"login with {token} refused")
+
+
+class Faulty(SourceStage):
+    """Fails where its options say."""
+
+    class Options(SourceSettings):
+        at: str
+
+    def __init__(self, options: Any) -> None:
+        super().__init__(options)
+        self._fail("making")
+
+    def _fail(self, at: str) -> None:
+        if self.options.at == at:
+            raise OSError("the line is down")
+
+    def parts(self) -> Sequence[str]:
+        self._fail("parts")
+        return [1] if self.options.at == "numbers" else ["a"]  # type: ignore[list-item] # as a user may write it
+
+    def version(self) -> str:
+        self._fail("version")
+        return ""
+
+    def fields(self) -> None:
+        self._fail("fields")
+
+    def read(self, part: str, start: int) -> Iterator[Row]:
+        del part, start
+        yield {"n": 1}
+
+
+class Generating(Faulty):
+    def parts(self) -> Any:
+        yield from ("a", "b")
+
+
+five = partial(numbers, 5)

@@ -1,5 +1,6 @@
 """A user's own function or class, named in a config as `package.module:name` or `path/to/file.py:name`."""
 
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -54,7 +55,15 @@ def _taken(signature: inspect.Signature) -> str:
 
 def code_version(call: str) -> str:
     """A digest of the file the function is written in: a run whose code has changed is not continued in silence."""
-    file = inspect.getsourcefile(inspect.unwrap(load(call)))
+    written: Any = inspect.unwrap(load(call))
+    while isinstance(written, functools.partial):
+        written = inspect.unwrap(written.func)
+    if not inspect.isroutine(written) and not inspect.isclass(written):
+        written = type(written)
+    try:
+        file = inspect.getsourcefile(written)
+    except TypeError:  # it is written in C
+        file = None
     return f"sha256:{hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]}" if file else "built in"
 
 

@@ -2,7 +2,8 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from typing import Any, ClassVar
 from urllib.parse import quote, unquote
@@ -11,13 +12,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_bridge.config import explained
 from data_bridge.config.calls import code_version, load
-from data_bridge.errors import ConfigError
+from data_bridge.errors import BridgeError, ConfigError
 from data_bridge.model.batch import Row
 from data_bridge.model.source import Field, SourceFile
 
 SCHEME = "python://"
 GROUP = "data_bridge.sources"
 """Entry points of other packages: sources, and formats."""
+_ARGUMENTS = "pipeline.source_options.arguments"
 
 
 class SourceSettings(BaseModel):
@@ -63,7 +65,7 @@ class _Function(SourceStage):
         super().__init__(None)
         self._function = function
         self._arguments = arguments
-        self._seeks = "start" in inspect.signature(function).parameters
+        self._seeks = _seeks(function, arguments)
 
     def read(self, part: str, start: int) -> Iterator[Row]:
         del part
@@ -80,25 +82,68 @@ def source_of(uri: str, arguments: dict[str, Any]) -> SourceStage:
     call = _call_of(uri)
     found = load(call)
     if not inspect.isclass(found):
-        return _Function(found, arguments)
+        with _foreign(call, "looking at its arguments"):
+            return _Function(found, arguments)
     if not issubclass(found, SourceStage):
         raise ConfigError(f"{call} is no source", hint="a source is a function that yields samples, or a SourceStage")
     try:
-        return found(found.Options.model_validate(arguments))
+        options = found.Options.model_validate(arguments)
     except ValidationError as error:
         raise ConfigError(
             "\n".join(
-                f"pipeline.source_options.arguments: {explained(e, found.Options)}"
+                f"{_ARGUMENTS}: {explained(e, found.Options)}"
                 for e in error.errors(include_input=False, include_url=False)
             )
         ) from None
+    with _foreign(call, "making it"):
+        return found(options)
+
+
+def _seeks(function: Callable[..., Any], arguments: dict[str, Any]) -> bool:
+    """Whether a function takes `start`. Raises ConfigError for arguments that it does not take."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # one written in C may not say what it takes
+        return False
+    seeks = "start" in signature.parameters
+    if seeks and "start" in arguments:
+        raise ConfigError(
+            f"{_ARGUMENTS}: `start` says where a run goes on, and is not for a config",
+            hint="name the argument otherwise",
+        )
+    try:
+        signature.bind(**arguments, **({"start": 0} if seeks else {}))
+    except TypeError as error:
+        raise ConfigError(f"{_ARGUMENTS}: {error}", hint="give what the function of the source takes") from None
+    return seeks
+
+
+@contextmanager
+def _foreign(call: str, doing: str) -> Generator[None]:
+    """The one boundary around what a source's author wrote, but for reading: nothing has been started yet."""
+    try:
+        yield
+    except BridgeError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{call}: {doing}: {type(error).__name__}: {error}", hint="mend the source") from error
+
+
+def fields_of(source: SourceStage, uri: str) -> Sequence[Field] | None:
+    """What it says of its fields. Raises ConfigError where it cannot."""
+    with _foreign(_call_of(uri), "asking for its fields"):
+        return source.fields()
 
 
 def parts_of(uri: str, arguments: dict[str, Any]) -> list[SourceFile]:
     """The parts of a source as files of the plan; the file its code is in and its version are their identity."""
     source, call = source_of(uri, arguments), _call_of(uri)
-    identity = f"{code_version(call)} {source.version()}".strip()
-    parts = source.parts()
+    with _foreign(call, "asking for its version"):
+        identity = f"{code_version(call)} {source.version()}".strip()
+    with _foreign(call, "asking for its parts"):
+        parts = list(source.parts())
+    if odd := [part for part in parts if not isinstance(part, str)]:
+        raise ConfigError(f"{call}: the part {odd[0]!r} is no text", hint="parts() gives names")
     if len(set(parts)) != len(parts):
         raise ConfigError(f"{call}: two parts have one name")
     return [

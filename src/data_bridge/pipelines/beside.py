@@ -49,6 +49,8 @@ class Beside:
                 overflow=branch.overflow,
                 alive=control.beat,
                 stopped=lambda: control.stopping,
+                tell=lambda text: control.emit(Notice(text)),
+                hang_s=settings.hang_timeout_s,
             )
             metering.with_queue(branch.name, side.queue)
             self._sides.append(side)
@@ -72,7 +74,7 @@ class Beside:
         """What of a piece the branches look at."""
         source = piece.index + piece.skip, piece.index + piece.end
         for side, lot in zip(self._sides, packed.beside, strict=True):
-            side.offer((lot, piece.changes), source, len(lot), size_of(lot.rows))
+            side.offer((lot.kept(), piece.changes), source, len(lot), size_of(lot.rows))
 
 
 def _part(number: int, folder: Path | None, graph: Graph) -> Graph:
@@ -87,5 +89,6 @@ def _part(number: int, folder: Path | None, graph: Graph) -> Graph:
 
 def _look(flows: Flows, branch: Branch, metering: Metering, offered: Offered) -> None:
     lot, changes = offered
-    flow = flows(changes)
+    names = {node.name for node in branch.nodes}
+    flow = flows(tuple(change for change in changes if change.stage in names))  # others must not have it made again
     metering.packed(flow.rest(flow.begin(lot, port=branch.port)).work)

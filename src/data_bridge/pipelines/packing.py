@@ -20,7 +20,7 @@ from data_bridge.rows.decoding import decode
 from data_bridge.rows.picking import joined, places_among, size_of, take
 from data_bridge.rows.values import raw_of
 from data_bridge.runtime.flow import Flow, Lot, StageWork, Transit
-from data_bridge.runtime.graph import SOURCE, Branch
+from data_bridge.runtime.graph import SOURCE
 from data_bridge.runtime.outline import writer_part
 from data_bridge.stages.build import build
 
@@ -96,7 +96,6 @@ class Packing:
             SampleStream(self.settings).checker(self.generation.format),
             Flows(pipeline, self.partition.key_prefix, self.marked, keep_raw="quarantine" in policies),
             sink_plans(pipeline, graph, self.generation),
-            graph.branches,
             self.partition,
             self.generation.key_digits,
             keep_raw="quarantine" in policies,
@@ -112,7 +111,6 @@ class Packer:
         check: Callable[[Batch], Batch],
         flows: Flows,
         sinks: Sequence[SinkPlan],
-        branches: Sequence[Branch],
         partition: Partition,
         key_digits: int,
         *,
@@ -122,7 +120,6 @@ class Packer:
         self._check = check
         self._flows = flows
         self._sinks = [(sink, sink.writer()) for sink in sinks]
-        self._branches = branches
         self._partition = partition
         self._key_digits = key_digits
         self._keep_raw = keep_raw
@@ -146,7 +143,7 @@ class Packer:
             if sink.block:
                 offsets = np.full(len(offsets), piece.skip, dtype=np.int64)
             runs.append(Run(encoded, offsets, len(there), block=bool(sink.block)))
-        beside = tuple(passed.lots[branch.port].newest(branch.most) for branch in self._branches)
+        beside = tuple(passed.lots[branch.port].newest(branch.most) for branch in flow.branches)
         return Packed(tuple(runs), _one_each(failures), tuple(work), beside)
 
     def flow(self, changes: tuple[Change, ...]) -> Flow:

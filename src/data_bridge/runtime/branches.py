@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from data_bridge.runtime.graph import WINDOW, Branch, Node
 from data_bridge.runtime.queue import Overflow
-from data_bridge.runtime.stage import SideStage, Surveying
+from data_bridge.runtime.stage import SideStage, StatefulStage, Surveying
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,11 @@ def branches(nodes: Sequence[Node], queueing: Callable[[str], Queueing], problem
             if node.stage.block or isinstance(node.stage, Surveying):
                 problems.append(
                     f"stages.{node.name}: it needs samples together, which it does not get beside the way to a writer"
+                )
+            if isinstance(node.stage, StatefulStage):
+                problems.append(
+                    f"stages.{node.name}: it remembers, and what is beside the way to a writer is not kept with shards: "
+                    "put it on the way"
                 )
             problems.extend(
                 f"stages.{port}: nothing queues there: put `overflow_behavior` to {entries[0]}"

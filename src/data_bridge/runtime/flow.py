@@ -1,5 +1,6 @@
 """A packet of samples on its way through a graph: a pure function, so that any process may apply it."""
 
+import pickle
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from data_bridge.rows.decoding import decode
 from data_bridge.rows.picking import joined, size_of, take
 from data_bridge.rows.values import raw_of
 from data_bridge.runtime.fitting import fitted
-from data_bridge.runtime.graph import SOURCE, Graph, Node
+from data_bridge.runtime.graph import SOURCE, Branch, Graph, Node
 from data_bridge.runtime.stage import OUT, Result, StageBatch, by_output
 
 
@@ -37,6 +38,18 @@ class Lot:
         if not most or at <= 0:
             return self
         return Lot(self.rows.slice(at, len(self)), self.offsets[at:], self.indices[at:])
+
+    def kept(self) -> "Lot":
+        """The same in memory of its own: what is kept must not hold what lanes share."""
+        try:
+            found: Lot = pickle.loads(pickle.dumps(self, 5))  # noqa: S301 - made a moment ago
+        except (
+            pickle.PicklingError,
+            TypeError,
+            AttributeError,
+        ):  # a value of foreign code that cannot be pickled: it came by no lane either
+            return self
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +110,11 @@ class Flow:
     def close(self) -> None:
         for node in self._graph.nodes:
             node.stage.close()
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """What is beside the way to the writers."""
+        return self._graph.branches
 
     @property
     def ahead(self) -> list[int]:

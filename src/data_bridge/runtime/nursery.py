@@ -179,6 +179,9 @@ class _Letter:
         try:
             with os.fdopen(self.fd, "wb", closefd=False) as file:
                 ForkingPickler(file, 5).dump((target, args, name))
+        except BaseException:
+            os.close(self.fd)
+            raise
         finally:
             set_spawning_popen(None)
 
@@ -200,13 +203,19 @@ def _main(orders: socket.socket) -> None:
             if isinstance(ready, int):
                 living.pop(by_sentinel[ready]).ended()
                 continue
-            message, fds, _, _ = socket.recv_fds(orders, _ORDER.size, _MOST_FDS, socket.MSG_CMSG_CLOEXEC)
+            message, fds, flags, _ = socket.recv_fds(orders, _ORDER.size, _MOST_FDS, socket.MSG_CMSG_CLOEXEC)
             if not message:
                 return
             what, number = _ORDER.unpack(message)
             if what == _START:
-                living[number] = _birth(fds, [orders, *(child.tell for child in living.values())])
-                orders.send(str(living[number].process.pid).encode())
+                born = None
+                if flags & socket.MSG_CTRUNC:  # at the limit of descriptors some are lost on the way
+                    _close(fds)
+                else:
+                    born = _birth(fds, [orders, *(child.tell for child in living.values())])
+                if born is not None:
+                    living[number] = born
+                orders.send(str(born.process.pid if born else 0).encode())
             elif number in living:
                 living[number].process.kill()
 
@@ -224,11 +233,21 @@ class _Living:
         self.process.close()
 
 
-def _birth(fds: Sequence[int], not_its: Sequence[socket.socket | int]) -> _Living:
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _birth(fds: Sequence[int], not_its: Sequence[socket.socket | int]) -> _Living | None:
+    """A child; None where the system gives no more of what it needs."""
     tell, *others = fds
     process = multiprocessing.get_context("fork").Process(target=_child, args=(os.getpid(), others, [tell, *not_its]))
-    with deaf():
-        process.start()
+    try:
+        with deaf():
+            process.start()
+    except OSError:
+        _close(fds)
+        return None
     for fd in others:
         os.close(fd)
     return _Living(process, tell)

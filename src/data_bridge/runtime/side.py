@@ -1,5 +1,6 @@
 """A thread beside the way to the writers: packets reach it through a queue of its own, some of them or all."""
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -23,7 +24,8 @@ class Side(Generic[T]):
     never waits: what finds no room in the queue or no memory in the pool is dropped, and counted by the queue.
 
     `apply` and then `end` are called in the thread. What they raise ends it, and nothing else: later packets are dropped,
-    and `error` says why. `alive` is called while somebody waits; once `stopped()`, nobody waits any more.
+    and `error` says why. `alive` is called while somebody waits; once `stopped()`, nobody waits any more. Of one that has
+    been at one packet for long `tell` is told while somebody waits for it; after `hang_s` it is left to itself.
     """
 
     def __init__(
@@ -37,6 +39,8 @@ class Side(Generic[T]):
         overflow: Overflow = "BLOCK",
         alive: Callable[[], None] = lambda: None,
         stopped: Callable[[], bool] = lambda: False,
+        tell: Callable[[str], None] = lambda _: None,
+        hang_s: float = math.inf,
     ) -> None:
         self.name = name
         self.error: BaseException | None = None
@@ -46,6 +50,10 @@ class Side(Generic[T]):
         self._evicts = overflow == "KEEP_NEWEST"
         self._alive = alive
         self._stopped = stopped
+        self._tell = tell
+        self._hang_s = hang_s
+        self._told = False
+        self._done_s = 0.0
         self._stop = Stop()
         self._memory = pool.user(f"beside {name}", stop=self._stop)
         self.queue: Queue[Packet[T]] = packet_queue(capacity, name="input", overflow=overflow, stop=self._stop)
@@ -66,10 +74,10 @@ class Side(Generic[T]):
         if lease is None:
             self.queue.refuse()
             return
+        began_s = time.monotonic()
         try:
             while not packet.send(self._producer, LOOK_S) and packet.alive:
-                self._alive()
-                if self._stopped():
+                if not self._patient(began_s):
                     packet.release()
                     self.queue.refuse()
                     return
@@ -81,8 +89,7 @@ class Side(Generic[T]):
         self._producer.close()
         began_s = time.monotonic()
         while not self._ended.wait(LOOK_S):
-            self._alive()
-            if self._stopped() or (self._lossy and time.monotonic() - began_s > PATIENCE_S):
+            if not self._patient(began_s) or (self._lossy and time.monotonic() - began_s > PATIENCE_S):
                 return self.cancel()
         return True
 
@@ -98,14 +105,29 @@ class Side(Generic[T]):
     def _lease(self, nbytes: int) -> Lease | None:
         """Memory for a packet; None where it has to be dropped."""
         if not self._lossy:
+            began_s = time.monotonic()
             while (lease := self._memory.acquire_within(nbytes, LOOK_S)) is None:
-                self._alive()
-                if self._stopped() or self.queue.closed:
+                if not self._patient(began_s) or self.queue.closed:
                     return None
             return lease
         while (lease := self._memory.try_acquire(nbytes)) is None and self._evicts and self.queue.evict():
             pass
         return lease
+
+    def _patient(self, since_s: float) -> bool:
+        """Whether to wait on for what one has been waiting for since then."""
+        self._alive()
+        if self._stopped():
+            return False
+        idle_s = time.monotonic() - max(since_s, self._done_s)
+        if not self._lossy and not self._told and idle_s > PATIENCE_S:
+            self._told = True
+            self._tell(f"the run waits for {self.name}, which has been at one packet for {idle_s:.0f} s")
+        if idle_s <= self._hang_s:
+            return True
+        self._stop.set()
+        self.queue.discard()
+        return False
 
     def _work(self) -> None:
         try:
@@ -116,6 +138,7 @@ class Side(Generic[T]):
                     with packet:
                         self._order.check(packet.header)
                         self._apply(packet.payload)
+                    self._done_s = time.monotonic()
         except BaseException as error:  # noqa: BLE001 - foreign code may raise anything, an exit too: it ends this thread, not the run
             self.error = error
         finally:

@@ -33,6 +33,11 @@ def build(settings: PipelineSettings, *, check: bool = False) -> Graph:
         for spec in settings.stages
         if spec.max_failures is not None and spec.name in uncounted
     ]
+    problems += [
+        f"stages.{spec.name}.executor: it leads to no writer, and all of its branch has one thread"
+        for spec, made in zip(settings.stages, wanted, strict=True)
+        if spec.executor == "thread" and spec.name in uncounted and not isinstance(made.stage, SideStage)
+    ]
     if not problems:
         return graph
     raise ConfigError(

@@ -70,12 +70,17 @@ class Preview(SideStage[PreviewOptions]):
 def _keep(folder: Path, name: str, rows: Rows) -> None:
     decoded, _, failures = decode(rows)
     shown: Row = {"unreadable": failures[0].reason} if failures else dict(decoded[0])
+    taken: set[str] = set()
     for key, value in shown.items():
         data = value.data if isinstance(value, Media) else value
         if isinstance(data, (bytes, bytearray, memoryview)):
             path = value.path if isinstance(value, Media) else ""
             extension = Path(path).suffix.lstrip(".") or file_kind(bytes(data)) or "bin"
-            file = f"{name}.{_tame(key)}.{_tame(extension)}"
+            field = _tame(key)
+            while field in taken:
+                field += "_"
+            taken.add(field)
+            file = f"{name}.{field}.{_tame(extension)}"
             (folder / file).write_bytes(data)
             shown[key] = {"file": file, "bytes": len(data)}
     (folder / f"{name}.json").write_bytes(dump(shown) + b"\n")

@@ -19,6 +19,7 @@ from data_bridge.io.transport import Transport
 from data_bridge.model.source import SourceFile
 
 FEED = "python://support.own_sources:Feed"
+FAULTY = "python://support.own_sources:Faulty"
 
 
 def settings(out: Path, uri: str, arguments: dict[str, Any] | None = None, **more: Any) -> Settings:
@@ -77,6 +78,14 @@ def test_a_secret_that_a_source_tells_is_not_stored(tmp_path: Path) -> None:
     assert not any(b"tk-secret-17" in content for content in stored)
 
 
+def test_parts_may_be_generated_and_a_function_may_have_its_arguments_already(tmp_path: Path) -> None:
+    generated = run_pipeline(settings(tmp_path / "a", "python://support.own_sources:Generating", {"at": ""}), workers=0)
+    run_pipeline(settings(tmp_path / "b", "python://support.own_sources:five"), workers=0)
+
+    assert generated.samples == 2
+    assert [row["id"] for row in read_json_samples(tmp_path / "b")] == list(range(5))
+
+
 def test_a_file_of_python_is_enough(tmp_path: Path) -> None:
     (tmp_path / "feed.py").write_text("def feed(start=0):\n    yield from ({'n': n} for n in range(start, 5))\n")
 
@@ -93,6 +102,10 @@ def test_another_package_offers_a_source_by_its_name(tmp_path: Path, monkeypatch
     monkeypatch.syspath_prepend(tmp_path)
 
     run_pipeline(settings(tmp_path / "out", "python://letters"), workers=0)
+    for name, words in (("letters", "is a source and no format"), ("lettres", "unknown format 'lettres'")):
+        with pytest.raises(ConfigError, match=words) as refused:
+            run_pipeline(settings(tmp_path / "no", "python://letters", input_format=name), workers=0)
+        assert "letters" not in str(refused.value.hint).replace("python://letters", "")
 
     assert [row["letter"] for row in read_json_samples(tmp_path / "out")] == list("abc")
 
@@ -148,6 +161,17 @@ def test_other_content_is_not_packed_into_the_same_dataset_and_new_parts_are(tmp
         ("python://nowhere:Feed", {}, "the module nowhere cannot be imported"),
         (FEED, {"part": 1}, "pipeline.source_options.arguments: part"),
         ("python://support.own_sources:FeedSettings", {}, "is no source"),
+        ("python://support.own_sources:numbers", {"start": 30}, "arguments: `start` says where"),
+        (
+            "python://support.own_sources:numbers",
+            {"cuont": 30},
+            "arguments: got an unexpected keyword argument 'cuont'",
+        ),
+        (FAULTY, {"at": "making"}, "Faulty: making it: OSError: the line is down"),
+        (FAULTY, {"at": "parts"}, "Faulty: asking for its parts: OSError: the line is down"),
+        (FAULTY, {"at": "version"}, "Faulty: asking for its version: OSError: the line is down"),
+        (FAULTY, {"at": "fields"}, "Faulty: asking for its fields: OSError: the line is down"),
+        (FAULTY, {"at": "numbers"}, "the part 1 is no text"),
     ],
 )
 def test_what_cannot_be_read_is_told_by_the_plan(

@@ -5,7 +5,7 @@ from typing import Any
 
 from data_bridge.config import SourceOptions, with_open_secrets
 from data_bridge.errors import BridgeError, SourceError
-from data_bridge.io.own import SourceStage, part_of, source_of
+from data_bridge.io.own import SourceStage, fields_of, part_of, source_of
 from data_bridge.io.sources.base import PROBE_ROWS, TARGET_BATCH_BYTES, TARGET_BATCH_ROWS, read_each
 from data_bridge.io.sources.observed import observed_fields
 from data_bridge.io.transport import Transport
@@ -30,7 +30,7 @@ class Own:
         return (Extent(),)
 
     def probe(self, files: Sequence[SourceFile]) -> Probe:
-        declared = self._source(files[0]).fields() if files else None
+        declared = fields_of(self._source(files[0]), files[0].uri) if files else None
         rows: list[Row] = []
         for file in files:
             for batch in self._read(FilePiece(file), None):

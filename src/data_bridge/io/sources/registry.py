@@ -2,8 +2,9 @@
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from data_bridge.config import SourceOptions
 from data_bridge.errors import ConfigError
 from data_bridge.io.codecs import base_name, stem_extension
 from data_bridge.io.locations import shown
-from data_bridge.io.own import GROUP, SCHEME
+from data_bridge.io.own import GROUP, SCHEME, SourceStage
 from data_bridge.io.sources.base import Format
 from data_bridge.io.sources.folder import METADATA_NAMES
 from data_bridge.io.transport import Transport
@@ -119,13 +120,29 @@ def _load(name: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     others = entry_points(group=GROUP)
     for point in others.select(name=name):
-        return point.load()
-    known = [*FORMATS, *sorted(others.names)]
+        if _is_format(point):
+            return point.load()
+        raise ConfigError(
+            f"pipeline.input_format: {name!r} is a source and no format", hint=f"set input_uri to {SCHEME}{name}"
+        )
+    known = [*FORMATS, *sorted(point.name for point in others if _is_format(point))]
     close = difflib.get_close_matches(name, known, n=1)
     raise ConfigError(
         f"pipeline.input_format: unknown format {name!r}" + (f", did you mean {close[0]!r}?" if close else ""),
         hint=f"known formats: {', '.join(known)}",
     )
+
+
+def _is_format(point: EntryPoint) -> bool:
+    """Whether an entry point names a format: sources of a user's own are in the same group."""
+    try:
+        found = point.load()
+    except Exception as error:
+        raise ConfigError(
+            f"the entry point {point.name} of {GROUP} cannot be loaded: {type(error).__name__}: {error}",
+            hint="mend or remove the package that offers it",
+        ) from error
+    return inspect.isclass(found) and not issubclass(found, SourceStage)
 
 
 def _refuse_foreign_options(name: str, options: SourceOptions, transport: Transport) -> None:
