@@ -106,6 +106,17 @@ def test_names_of_outputs_are_drawn_and_names_are_escaped() -> None:
     assert "writer &lt;b&gt;" in drawn
 
 
+def test_names_of_outputs_stand_on_plates_above_all_lines_and_beside_each_other() -> None:
+    drawn = svg(SPLIT)
+
+    assert drawn.rindex("<path d=") < drawn.index('class="plate"')
+    plates = re.findall(r'class="plate" x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"', drawn)
+    (x, y, width, height), (other, *_) = ([float(side) for side in plate] for plate in plates)
+    assert x + width < other
+    boxes = re.findall(r'<g class="\w+"><rect x="[\d.]+" y="([\d.]+)" width="[\d.]+" height="([\d.]+)"', drawn)
+    assert all(y + height < float(top) or y > float(top) + float(tall) for top, tall in boxes)
+
+
 def test_a_join_stands_below_all_it_reads() -> None:
     boxes = (
         Box("source", "x", (), ("source",)),

@@ -192,6 +192,16 @@ def test_the_log_leaves_out_steps_on_the_way() -> None:
     assert event_line(msgspec.to_builtins(ShardUploaded(0, "a", 1)) | {"event": "ShardUploaded"}) == ""
 
 
+def test_the_log_leaves_out_what_is_empty() -> None:
+    told = {"at": AT, "event": "ShardCommitted", "partition": 0, "key": None, "failed": 4}
+
+    assert event_line(told | {"failed_by": {}}) == "ShardCommitted  partition 0, failed 4"
+    assert (
+        event_line(told | {"failed_by": {"fetch": 4}})
+        == "ShardCommitted  partition 0, failed 4, failed_by {'fetch': 4}"
+    )
+
+
 def test_the_screen_shows_parts_queues_slots_and_events(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, NOW, Notice("a [bracket] in a notice"))
 

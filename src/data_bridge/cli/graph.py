@@ -11,6 +11,7 @@ _STYLE = (
     "text{font-family:ui-sans-serif,system-ui,sans-serif;font-size:13px;text-anchor:middle;fill:#1b1f24}"
     ".kind,.port{font-size:11px;fill:#57606a}"
     "rect{fill:#f6f8fa;stroke:#8c959f;rx:6}.source rect{fill:#ddf4ff;stroke:#218bff}"
+    ".plate{fill:#fff;stroke:none}"
     ".writer rect{fill:#dafbe1;stroke:#2da44e}.off rect{stroke-dasharray:4 3}.off text{fill:#8c959f}"
     "path{fill:none;stroke:#8c959f;stroke-width:1.5;marker-end:url(#to)}#to path{fill:#8c959f;stroke:none;marker-end:none}"
 )
@@ -48,7 +49,7 @@ def svg(boxes: Sequence[Box]) -> str:
         for place, box in enumerate(row):
             at[box.name] = (left + place * (_W + _DX), _EDGE + number * (_H + _DY))
     owner = {port: box.name for box in boxes for port in box.outputs}
-    edges = [_edge(at[owner[port]], at[box.name], port) for box in boxes for port in box.inputs]
+    ways = [(at[owner[port]], at[box.name], port) for box in boxes for port in box.inputs]
     drawn = [_box(box, *at[box.name]) for box in boxes]
     return "\n".join(
         [
@@ -56,7 +57,8 @@ def svg(boxes: Sequence[Box]) -> str:
             f"<style>{_STYLE}</style>",
             _ARROW,
             f'<rect width="{width}" height="{height}" style="fill:#fff;stroke:none"/>',
-            *edges,
+            *(_edge(start, end) for start, end, _ in ways),
+            *(_port(start, end, output) for start, end, port in ways if (output := port.partition(".")[2])),
             *drawn,
             "</svg>",
             "",
@@ -89,14 +91,23 @@ def _box(box: Box, x: float, y: float) -> str:
     )
 
 
-def _edge(start: tuple[float, float], end: tuple[float, float], port: str) -> str:
+def _edge(start: tuple[float, float], end: tuple[float, float]) -> str:
     x, y, to_x, to_y = start[0] + _W / 2, start[1] + _H, end[0] + _W / 2, end[1]
     middle = (y + to_y) / 2
-    drawn = f'<path d="M{x:g} {y:g}C{x:g} {middle:g} {to_x:g} {middle:g} {to_x:g} {to_y - 1:g}"/>'
-    output = port.partition(".")[2]
-    if not output:
-        return drawn
-    return f'{drawn}<text class="port" x="{(x + 2 * to_x) / 3:g}" y="{to_y - 12:g}">{escape(_short(output))}</text>'
+    return f'<path d="M{x:g} {y:g}C{x:g} {middle:g} {to_x:g} {middle:g} {to_x:g} {to_y - 1:g}"/>'
+
+
+def _port(start: tuple[float, float], end: tuple[float, float], output: str) -> str:
+    """The name of an output on its line, where lines from one box have parted: on a plate, so that no line crosses it."""
+    name = _short(output)
+    width, height = 7 * len(name) + 6, 16
+    # the place on the curve of `_edge` at 0.65 of its way
+    x = start[0] + _W / 2 + 0.718 * (end[0] - start[0])
+    y = start[1] + _H + 0.616 * (end[1] - start[1] - _H)
+    return (
+        f'<rect class="plate" x="{x - width / 2:g}" y="{y - height / 2:g}" width="{width}" height="{height}"/>'
+        f'<text class="port" x="{x:g}" y="{y + 4:g}">{escape(name)}</text>'
+    )
 
 
 def _short(name: str) -> str:

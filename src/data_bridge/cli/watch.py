@@ -76,9 +76,10 @@ class WatchApp(App[None]):
 
     def on_mount(self) -> None:
         self.title = "data-bridge"
-        self._columns("parts", "part", "kind", "rows/s", "rows", "failed", "dropped", "cores", "waiting", "also")
-        self._columns("queues", "queue", "items/s", "items", "dropped", "fill")
-        self._columns("slots", "slot: partition", "samples", "samples/s", "busiest", "")
+        numbers = map(_right, ("rows/s", "rows", "failed", "dropped", "cores", "waiting"))
+        self._columns("parts", "part", "kind", *numbers, "also")
+        self._columns("queues", "queue", *map(_right, ("items/s", "items", "dropped")), "fill")
+        self._columns("slots", *map(_right, ("slot: partition", "samples", "samples/s")), "busiest", "")
         self.look()
         self.set_interval(self._every_s, self.look)
 
@@ -143,7 +144,7 @@ class WatchApp(App[None]):
         with suppress(NoMatches):
             self.query_one("#log", RichLog).write(redacted(line))
 
-    def _columns(self, table: str, *names: str) -> None:
+    def _columns(self, table: str, *names: str | Text) -> None:
         self.query_one(f"#{table}", DataTable).add_columns(*names)
 
     def _fill(self, table: str, rows: "Sequence[tuple[str, Sequence[Text]]]") -> None:

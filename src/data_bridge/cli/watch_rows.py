@@ -183,7 +183,7 @@ def event_line(told: dict[str, object]) -> str:
     """An event for the log: what it is and what it says; "" for a step on the way to another event."""
     if told["event"] in STEPS:
         return ""
-    values = {k: v for k, v in told.items() if k not in ("at", "event") and v not in (None, "")}
+    values = {k: v for k, v in told.items() if k not in ("at", "event") and v not in (None, "", {})}
     if told["event"] == "Notice":
         return str(values.get("message", ""))
     return f"{told['event']}  " + ", ".join(f"{key} {value}" for key, value in values.items())
