@@ -112,6 +112,43 @@ def test_memory_is_flat_as_the_source_grows_tenfold(
     assert large <= GROWTH * small + SLACK_BYTES
 
 
+@pytest.mark.parametrize(
+    ("small_lines", "workers"),
+    [
+        pytest.param(8_000, 0, id="in one process"),
+        pytest.param(80_000, 2, id="larger, on two workers", marks=pytest.mark.long),
+    ],
+)
+def test_dedupe_and_shuffle_stay_within_the_memory_budget_as_the_source_grows_tenfold(
+    tmp_path: Path, small_lines: int, workers: int
+) -> None:
+    """Every second line is a copy of an earlier one, and nothing may be forgotten of the others."""
+    peaks, budget = {}, 32_000_000
+    for lines in (small_lines, small_lines * TIMES):
+        source, out = tmp_path / f"{lines}.jsonl", tmp_path / f"out-{lines}"
+        text = "x" * 1500
+        source.write_text("".join(f'{{"id": {i // 2}, "text": "{i // 2} {text}"}}\n' for i in range(lines)))
+        pipeline = {
+            "input_uri": str(source),
+            "output_uri": str(out),
+            "partition_bytes": "2MB",
+            "max_shard_bytes": SHARD_BYTES,
+            "memory_bytes": budget,
+            "stages": [{"dedupe": {"fields": ["text"]}}, {"shuffle": {"window": 500, "seed": 1}}],
+        }
+        config = tmp_path / f"{lines}.json"
+        config.write_text(json.dumps({"pipeline": pipeline}))
+        peaks[lines] = peak_of_a_run(config, workers)
+        manifest = json.loads((out / "manifest.json").read_text())
+        assert sum(shard["samples"] for shard in manifest["shards"]) == lines // 2
+        shutil.rmtree(out)
+
+    small, large = peaks.values()
+    print(f"\ndedupe and shuffle, {workers} workers: {small / 1e6:.0f} MB at the peak for {small_lines:,} lines, "  # noqa: T201
+          f"{large / 1e6:.0f} MB for {small_lines * TIMES:,}")  # fmt: skip
+    assert large <= small + budget
+
+
 class SlowStore(KnownStore):
     """Every upload takes its time."""
 

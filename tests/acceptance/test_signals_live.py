@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from support.kill import tree
+from support.leaks import LeakDetector
 from support.readers import read_json_samples
 
 from data_bridge import api
@@ -37,6 +38,30 @@ def settings(recording: Path, out: Path) -> Settings:
         {"signal": {"field": "eeg", "coeffs": SMOOTH}, "name": "fir"},
     ]
     values = {"input_uri": str(recording), "output_uri": str(out), "samples_per_shard": 100, "stages": stages}
+    return Settings.model_validate({"pipeline": values})
+
+
+def pooled(recording: Path, out: Path) -> Settings:
+    """The same in threads whose packets draw on one pool, and a branch that looks behind a lossy queue of another."""
+    stages = [
+        {
+            "signal": {"field": "eeg", "scale": 0.5},
+            "name": "volts",
+            "executor": "thread",
+            "workers": 3,
+            "pool": "epochs",
+        },
+        {
+            "signal": {"field": "eeg", "coeffs": SMOOTH},
+            "name": "fir",
+            "executor": "thread",
+            "workers": 3,
+            "pool": "epochs",
+        },
+        {"preview": {"samples": 4}, "name": "look", "input": "fir", "pool": "looking"},
+    ]
+    values = {"input_uri": str(recording), "output_uri": str(out), "samples_per_shard": 100, "stages": stages}
+    values |= {"pools": {"epochs": {"bytes": 200_000}, "looking": {"bytes": 100_000}}}
     return Settings.model_validate({"pipeline": values})
 
 
@@ -96,3 +121,28 @@ def test_an_undisturbed_run_filters_every_epoch_alike_whatever_the_number_of_wor
     alone, together = ({k: v for k, v in tree(tmp_path / name).items() if k.endswith(".tar")} for name in ("0", "2"))
     assert alone == together
     assert np.allclose(written(tmp_path / "0")[EPOCHS - 1], convolved(recording, EPOCHS - 1, SMOOTH), atol=1e-9)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_pools_get_everything_back_though_coefficients_are_changed_meanwhile(
+    recording: Path, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    out = tmp_path / "out"
+    technician, leaks = Technician(out), LeakDetector()
+
+    def observer(event: Event, /) -> None:
+        leaks(event)
+        technician(event)
+
+    report = api.run_pipeline(pooled(recording, out), observer=observer, workers=workers)
+
+    assert (report.samples, report.failed) == (EPOCHS, 0)
+    leaks.assert_none("epochs", "looking")
+    assert leaks.peak("epochs") > 0
+    assert "coeffs" in technician.refused
+    (change,) = json.loads((out / "manifest.json").read_text())["provenance"]["live_changes"]
+    found, start = written(out), change["from"]
+    for epoch in (0, start - 1, start, EPOCHS - 1):
+        coeffs = SMOOTH if epoch < start else SHARP
+        assert np.allclose(found[epoch], convolved(recording, epoch, coeffs), atol=1e-9), epoch

@@ -15,7 +15,9 @@ from urllib.parse import quote
 from urllib.request import ProxyHandler, build_opener
 
 import pytest
+from support.corpus import write_jsonl
 
+from data_bridge.api import run_pipeline
 from data_bridge.config import MetricsSettings, Settings
 from data_bridge.errors import ConfigError
 from data_bridge.events import Event, Flushed, Notice, PartitionClaimed, RunPlanned, SamplesPacked, ShardCommitted
@@ -165,30 +167,83 @@ def test_the_gateway_has_the_run_meanwhile_and_at_the_end(tmp_path: Path) -> Non
     assert sample["value"] == "42"
 
 
+@contextmanager
+def prometheus_of(tmp_path: Path, target: str) -> Iterator[Callable[[str], Any]]:
+    """The real one, scraping that address; gives what answers a query."""
+    server, address = binary("prometheus"), f"127.0.0.1:{free_port()}"
+    config = tmp_path / "prometheus.yml"
+    config.write_text(
+        "scrape_configs:\n- job_name: data_bridge\n  scrape_interval: 1s\n"
+        f"  static_configs:\n  - targets: ['{target}']\n"
+    )
+    with program(
+        server,
+        f"--config.file={config}",
+        f"--storage.tsdb.path={tmp_path / 'tsdb'}",
+        f"--web.listen-address={address}",
+    ):
+        until(lambda: get(f"http://{address}/-/ready"))
+        yield lambda query: json.loads(get(f"http://{address}/api/v1/query?query=" + quote(query)))["data"]["result"]
+
+
 def test_prometheus_scrapes_a_run(tmp_path: Path) -> None:
-    prometheus, address = binary("prometheus"), f"127.0.0.1:{free_port()}"
     with monitored(tmp_path, [], listen=0) as monitor:
         for event in EVENTS:
             monitor(event)
         assert monitor.url is not None
         target = monitor.url.removeprefix("http://").removesuffix("/metrics")
-        config = tmp_path / "prometheus.yml"
-        config.write_text(
-            "scrape_configs:\n- job_name: data_bridge\n  scrape_interval: 1s\n"
-            f"  static_configs:\n  - targets: ['{target}']\n"
-        )
-        with program(
-            prometheus,
-            f"--config.file={config}",
-            f"--storage.tsdb.path={tmp_path / 'tsdb'}",
-            f"--web.listen-address={address}",
-        ):
-            asked = f"http://{address}/api/v1/query?query=" + quote('data_bridge_rows_in_total{type="map"}')
-            found = until(lambda: json.loads(get(asked))["data"]["result"])
+        with prometheus_of(tmp_path, target) as ask:
+            found = until(lambda: ask('data_bridge_rows_in_total{type="map"}'))
 
     assert found[0]["metric"]["stage"] == 'odd "name"\\'
     assert found[0]["metric"]["run"] == RUN
     assert found[0]["value"][1] == "7"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_prometheus_has_of_a_real_run_what_its_report_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write_jsonl(tmp_path / "source.jsonl", 1000)
+    port = free_port()
+    pipeline = {
+        "input_uri": str(tmp_path / "source.jsonl"),
+        "output_uri": str(tmp_path / "out"),
+        "samples_per_shard": 50,
+        "on_error": "skip",
+        "stages": [{"map": {"call": "support.stages:stamped"}, "name": "stamped"}],
+    }
+    configured = Settings.model_validate({"pipeline": pipeline, "metrics": {"listen": port}})
+    scraped: dict[str, float] = {}
+    recorded = 0
+
+    with prometheus_of(tmp_path, f"127.0.0.1:{port}") as ask:
+
+        def total(name: str) -> float:
+            return sum(float(series["value"][1]) for series in ask(f"data_bridge_{name}_total"))
+
+        def hold_at_the_last_shard(event: Event, /) -> None:
+            """The run is held open, with nothing left to do, until it has been scraped."""
+            nonlocal recorded
+            if not isinstance(event, ShardCommitted):
+                return
+            recorded += event.samples + event.failed
+            if recorded == 1000:
+                until(lambda: total("samples_committed") + total("samples_failed") == 1000)
+                names = ("samples_committed", "shards_committed", "bytes_committed", "samples_failed")
+                scraped.update({name: total(name) for name in names})
+
+        report = run_pipeline(configured, workers=workers, observer=hold_at_the_last_shard)
+
+    assert report.samples + report.failed == 1000
+    assert report.failed > 0
+    assert scraped == {
+        "samples_committed": report.samples,
+        "shards_committed": report.shards,
+        "bytes_committed": report.bytes,
+        "samples_failed": report.failed,
+    }
 
 
 def test_a_gateway_that_is_not_there_is_told_once_and_stops_nothing(tmp_path: Path) -> None:

@@ -315,6 +315,54 @@ def test_every_item_of_many_producers_reaches_one_of_many_consumers(
 
 
 @settings(deadline=None, max_examples=30)
+@given(st.integers(1, 6), st.sampled_from(["DROP_NEW", "KEEP_NEWEST"]), st.integers(1, 5), st.integers(0, 5))
+def test_a_lossy_queue_under_load_counts_every_item_as_got_dropped_or_left(
+    capacity: int, overflow: Overflow, producers: int, consumers: int
+) -> None:
+    each, most = 300, 40
+    lock, dropped = threading.Lock(), list[tuple[int, int]]()
+
+    def lose(item: tuple[int, int]) -> None:
+        with lock:
+            dropped.append(item)
+
+    queue: Queue[tuple[int, int]] = Queue(capacity, overflow=overflow, on_drop=lose)
+    hands = [queue.producer() for _ in range(producers)]
+    begin = threading.Barrier(producers + consumers)
+
+    def produce(number: int) -> None:
+        begin.wait(WAIT_S)
+        for first in range(0, each, 3):
+            hands[number].put_many([(number, first + i) for i in range(3)])
+
+    def consume() -> list[tuple[int, int]]:
+        """Some, not all: consumers may leave while producers go on."""
+        begin.wait(WAIT_S)
+        return [item for _ in range(most) if (item := queue.try_get()) is not None]
+
+    with ThreadPoolExecutor(producers + consumers) as pool:
+        taken = [pool.submit(consume) for _ in range(consumers)]
+        for made in [pool.submit(produce, number) for number in range(producers)]:
+            made.result(WAIT_S)
+        streams = [f.result(WAIT_S) for f in taken]
+    use = queue.flush()
+    lost = list(dropped)
+    for hand in hands:
+        hand.close()
+    left = list(queue)
+
+    got = [item for stream in streams for item in stream]
+    assert (use.put, use.got, use.dropped) == (producers * each, len(got), len(lost))
+    assert use.put == use.got + use.dropped + len(left)
+    assert Counter(got + lost + left) == Counter((n, i) for n in range(producers) for i in range(each))
+    assert len(left) == capacity if use.got == 0 else len(left) <= capacity
+    assert use.fill_max <= capacity
+    for stream in (*streams, left):
+        for number in range(producers):
+            assert all(a < b for a, b in pairwise(i for n, i in stream if n == number))
+
+
+@settings(deadline=None, max_examples=30)
 @given(st.integers(1, 4), st.randoms(use_true_random=False))
 def test_stopping_under_load_lets_everybody_go_and_accounts_for_every_item(capacity: int, rng: random.Random) -> None:
     stop, left = Stop(), list[int]()
