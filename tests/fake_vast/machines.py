@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -33,8 +33,9 @@ Subsystem sftp internal-sftp
 """
 INIT = """
 set -e
-place=$1
-mount --bind "$place/root" /root
+place=$1; shift
+for lent; do mkdir -p "$place/$lent"; mount --bind "$lent" "$place/$lent"; done
+mount --rbind "$place/root" /root
 mount -t tmpfs tmpfs /mnt
 mkdir -p /mnt/workspace
 mount -t tmpfs tmpfs /run
@@ -92,10 +93,11 @@ class NoMachine:
 
 class Container:
     """Processes in namespaces of their own. `image` is the environment of the image, which its first process has and an
-    ssh session has not."""
+    ssh session has not; `lent` are folders below /root that it sees as well."""
 
-    def __init__(self, image: Mapping[str, str] | None = None, *, sshd: bool = True) -> None:
+    def __init__(self, image: Mapping[str, str] | None = None, *, sshd: bool = True, lent: Sequence[Path] = ()) -> None:
         self._image = dict(image or {})
+        self._lent = [str(path) for path in lent]
         self._sshd = sshd
         self._process: subprocess.Popen[bytes] | None = None
         self.port: int | None = None
@@ -115,7 +117,7 @@ class Container:
         return int(children[0])
 
     def start(self, env: Mapping[str, str], onstart: str, keys: list[str]) -> None:
-        (self.root / ".ssh").mkdir(parents=True, mode=0o700)
+        (self.root / ".ssh").mkdir(parents=True, mode=0o700, exist_ok=True)
         self.root.chmod(0o700)
         (self.root / ".no_auto_tmux").touch()
         (self.root / ".ssh" / "authorized_keys").write_text("".join(f"{key}\n" for key in keys))
@@ -126,7 +128,7 @@ class Container:
         with (self.place / "init.log").open("wb") as log:
             self._process = subprocess.Popen(
                 ["unshare", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc", "--propagation", "private",
-                 "bash", "-c", INIT, "init", str(self.place)],
+                 "bash", "-c", INIT, "init", str(self.place), *self._lent],
                 env={"PATH": path, **self._image, **env},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

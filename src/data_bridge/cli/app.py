@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from data_bridge.cli import stages, words
+from data_bridge.cli import stages, vast, words
 from data_bridge.cli.words import say
 from data_bridge.errors import BridgeError, ConfigError
 from data_bridge.runtime.process import collect_rarely, one_blas_thread, own_process
@@ -29,6 +29,7 @@ Prefix = Annotated[
     str | None, typer.Option("--prefix", help="Name of the dataset at the destination.", show_default=False)
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N samples (a dataset of its own).")]
+UseVast = Annotated[bool, typer.Option("--use-vast", help="On a machine rented for it from Vast.ai.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Config file, destination (URI or folder), or run id.")]
 RunConfig = Annotated[
     Path | None,
@@ -37,6 +38,7 @@ RunConfig = Annotated[
 
 
 app.add_typer(stages.app, name="stages")
+app.add_typer(vast.app, name="vast")
 
 
 @app.callback(invoke_without_command=True)
@@ -76,13 +78,19 @@ def plan(
     config: ConfigOption = None,
     prefix: Prefix = None,
     limit: Limit = None,
+    use_vast: UseVast = False,
     as_json: Json = False,
 ) -> None:
     """Show what a run would do and what is already done; writes nothing."""
     from data_bridge import api
 
-    report = api.plan(_settings(path, config, limit), prefix=prefix)
+    settings = _settings(path, config, limit)
+    report = api.plan(settings, prefix=prefix)
     say(words.as_json(report) if as_json else words.plan(report))
+    if use_vast:
+        from data_bridge.cli import renting
+
+        renting.show(settings, report, path or config or Path(), prefix)
 
 
 @app.command(epilog="Example: data-bridge run configs/quickstart.yaml --workers 4")
@@ -97,10 +105,11 @@ def run(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete what an earlier run made there and start over.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleting.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleting or renting.")] = False,
     steal: Annotated[bool, typer.Option("--steal", help="Take over from a run that only seems alive.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Show the plan; write nothing.")] = False,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="A source without samples is no error.")] = False,
+    use_vast: UseVast = False,
     as_json: Json = False,
 ) -> None:
     """Bring the source to verified shards. Run it again after any crash: it goes on where it stopped."""
@@ -109,6 +118,13 @@ def run(
     from data_bridge.cli.runs import Remembering
 
     settings = _settings(path, config, limit, allow_empty=allow_empty)
+    if use_vast:
+        from data_bridge.cli import renting
+
+        given = renting.passed_on(limit=limit, workers=workers, fresh=fresh, steal=steal, allow_empty=allow_empty)
+        raise typer.Exit(
+            renting.run(settings, path or config or Path(), prefix, given, yes=yes, dry_run=dry_run, as_json=as_json)
+        )
     if dry_run:
         report = api.plan(settings, prefix=prefix)
         say(words.as_json(report) if as_json else words.plan(report))

@@ -27,6 +27,18 @@ def hf_token(env: Mapping[str, str] = os.environ) -> SecretStr | None:
     return SecretStr(token) if token else None
 
 
+def vast_key(env: Mapping[str, str] = os.environ) -> SecretStr | None:
+    """The key of Vast.ai, as its own tools keep it: in VAST_API_KEY, or in the file that they wrote."""
+    key = env.get("VAST_API_KEY", "")
+    folder = Path(env.get("XDG_CONFIG_HOME") or "~/.config")
+    for file in (folder / "vastai" / "vast_api_key", Path("~/.vast_api_key")):
+        place = file.expanduser()
+        if not key and place.is_file() and os.access(place, os.R_OK):
+            key = place.read_text(encoding="utf-8")
+    key = key.strip()
+    return SecretStr(key) if key else None
+
+
 def http_proxy(url: str, env: Mapping[str, str] = os.environ) -> str | None:
     """The proxy that the environment (`https_proxy`, `http_proxy`, `all_proxy`, `no_proxy`) sets for a URL."""
     scheme, _, rest = url.partition("://")

@@ -22,9 +22,9 @@ def load_settings(path: Path, env: Mapping[str, str] = os.environ) -> Settings:
     unless it stands in a block that this config does not use. Raises ConfigError that lists every problem with the
     path of its key.
     """
-    raw = _parse(path)
+    raw = parse(path)
     missing: list[str] = []
-    used = _used_blocks(raw)
+    used = used_blocks(raw)
     values = {
         block: _interpolated(value, env, (block,), missing if block in used else None) for block, value in raw.items()
     }
@@ -44,7 +44,8 @@ def _refusal(what: str, error: ValidationError) -> ConfigError:
     )
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def parse(path: Path) -> dict[str, Any]:
+    """The blocks of a config file as they stand there."""
     if not path.is_file():
         raise ConfigError(f"no config file at {path}", hint="`data-bridge init` writes one to start from")
     parser = _PARSERS.get(path.suffix.lower())
@@ -82,7 +83,7 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
 }
 
 
-def _used_blocks(raw: Mapping[str, Any]) -> set[str]:
+def used_blocks(raw: Mapping[str, Any]) -> set[str]:
     """Blocks whose variables must exist: the pipeline, and the stores its URIs name."""
     pipeline = raw.get("pipeline")
     pipeline = pipeline if isinstance(pipeline, dict) else {}
@@ -96,6 +97,15 @@ def _used_blocks(raw: Mapping[str, Any]) -> set[str]:
 
 
 _VARIABLE = re.compile(r"\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def variables_in(value: Any) -> set[str]:
+    """The names of the variables that a value takes from the environment."""
+    if isinstance(value, dict):
+        return {name for inner in value.values() for name in variables_in(inner)}
+    if isinstance(value, list):
+        return {name for inner in value for name in variables_in(inner)}
+    return {name for escape, name in _VARIABLE.findall(value) if not escape} if isinstance(value, str) else set()
 
 
 def _interpolated(value: Any, env: Mapping[str, str], path: tuple[str, ...], missing: list[str] | None) -> Any:

@@ -1,4 +1,4 @@
-"""Where this machine keeps what a run says: notes, metrics and events, each run in a folder of its own."""
+"""Where this machine keeps what a run says (notes, metrics and events, each run in a folder of its own) and rents."""
 
 from pathlib import Path
 
@@ -16,3 +16,8 @@ def run_folder(run: str) -> Path:
 def stages_folder(run: str) -> Path:
     """Where the stages of a run leave what is for a person, each in a folder of its own name."""
     return run_folder(run) / "stages"
+
+
+def rentals_folder() -> Path:
+    """The ledger of rented machines and the keys to them. Not under the cache: what it says may cost money."""
+    return Path.home() / ".local" / "state" / "data-bridge" / "rentals"

@@ -14,8 +14,9 @@ from pydantic.fields import FieldInfo
 
 from data_bridge.config.fields import Section
 from data_bridge.config.monitoring import MetricsSettings
-from data_bridge.config.settings import PipelineSettings, R2Settings, S3Settings, SourceOptions, VastSettings
+from data_bridge.config.settings import PipelineSettings, R2Settings, S3Settings, SourceOptions
 from data_bridge.config.stages import OutputSettings, PoolSettings, StageSettings, WriterSettings
+from data_bridge.config.vast import VastSearch, VastSettings
 
 _HEAD = """\
 # Config reference
@@ -50,7 +51,8 @@ _BLOCKS: tuple[tuple[str, type[Section], str], ...] = (
     ("r2", R2Settings, "Optional. With it and no `output_uri`, the destination is `r2://<bucket>/<prefix>/<dataset>`."),
     ("s3", S3Settings, "Optional."),
     ("metrics", MetricsSettings, "Optional. See [metrics.md](metrics.md)."),
-    ("vast", VastSettings, "Optional. Accepted and checked; running on a rented machine does not exist yet."),
+    ("vast", VastSettings, "Optional. See [remote.md](remote.md)."),
+    ("vast.search", VastSearch, ""),
 )
 
 

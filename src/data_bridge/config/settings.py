@@ -13,17 +13,7 @@ from data_bridge.config.fields import Count, Section, Size, field
 from data_bridge.config.monitoring import MetricsSettings
 from data_bridge.config.secrets import Hidden
 from data_bridge.config.stages import PoolSettings, StageSettings, WriterSettings, numbered
-
-
-class VastSettings(Section):
-    """A rented machine; read only with `--use-vast`."""
-
-    api_key: SecretStr | None = field(None, byte=False, description="Vast.ai API key")
-    offer_id: Count | None = field(None, byte=False, description="rent exactly this offer")
-    image: str | None = field(None, byte=False, description="container image of the machine")
-    storage_gb: Count | None = field(None, byte=False, gt=0, description="disk to rent, GB")
-    repo_url: str | None = field(None, byte=False, description="repository to install on the machine")
-    repo_ref: str | None = field(None, byte=False, description="commit, tag or branch of `repo_url`")
+from data_bridge.config.vast import VastSettings
 
 
 class R2Settings(Section):

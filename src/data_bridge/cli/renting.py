@@ -1,0 +1,140 @@
+"""A run on a rented machine as a person meets it: prices first, then a question, then the run's own words."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from data_bridge.cli.words import hide_secrets_of, json_of, redacted, say, tell
+from data_bridge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from data_bridge.compute.choice import Candidate
+    from data_bridge.compute.runner import Remote, VastRemoteRunner
+    from data_bridge.config import Settings
+    from data_bridge.model.report import PlanReport
+
+SHOWN = 8
+GUESSED_BYTES = 10e9
+"""Where the source does not tell its size."""
+
+
+def passed_on(
+    *, limit: int | None, workers: int | None, fresh: bool, steal: bool, allow_empty: bool
+) -> tuple[str, ...]:
+    """The flags of this command that are the remote run's."""
+    numbers = {"--limit": limit, "--workers": workers}
+    flags = {"--fresh": fresh, "--steal": steal, "--allow-empty": allow_empty}
+    given = [word for name, value in numbers.items() if value is not None for word in (name, str(value))]
+    given += [name for name, value in flags.items() if value]
+    return (*given, "--yes") if fresh else tuple(given)
+
+
+def show(settings: "Settings", report: "PlanReport", config: Path, prefix: str | None) -> None:
+    """What may be rented and what it would cost; rents nothing."""
+    runner = _runner(settings, report, config, prefix, ())
+    for warning in runner.keys().warnings:
+        tell(f"warning: {warning}")
+    say(table(runner.candidates()))
+
+
+def run(
+    settings: "Settings",
+    config: Path,
+    prefix: str | None,
+    arguments: tuple[str, ...],
+    *,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """The whole of it; returns the exit code."""
+    from data_bridge import api
+
+    report = api.plan(settings, prefix=prefix)
+    if dry_run:
+        show(settings, report, config, prefix)
+        return 0
+    runner = _runner(settings, report, config, prefix, arguments)
+    for warning in runner.keys().warnings:
+        tell(f"warning: {warning}")
+    candidates = runner.candidates()
+    tell(table(candidates))
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigError("renting a machine costs money", hint="add --yes to rent without being asked")
+        typer.confirm(f"Rent offer {candidates[0].offer.id}?", abort=True)
+    ended = runner.run(candidates[0])
+    say(json_of(asdict(ended)) if as_json else told(ended))
+    return ended.exit_code
+
+
+def told(ended: "Remote") -> str:
+    """How it ended."""
+    if ended.detached:
+        return (
+            f"the run goes on by itself; its machine destroys itself when it is over\n"
+            f"to follow it: data-bridge vast attach {ended.detached}"
+        )
+    state = "complete" if ended.complete else "not complete"
+    machines = "1 machine" if ended.machines == 1 else f"{ended.machines} machines"
+    return (
+        f"{state}: {ended.samples:,} samples in {ended.shards:,} shards, on {machines}, about ${ended.hours_usd:.2f} and traffic\n"
+        f"dataset:     {ended.destination}"
+    )
+
+
+def table(candidates: "list[Candidate]") -> str:
+    """The cheapest runs first; marked: what costs less by the hour than the first and yet more in the end."""
+    head = f"{'offer':>10} {'total $':>8} {'$/h':>7} {'hours':>6} {'traffic $':>9} {'down':>6} {'up':>6} {'cores':>5}  where"
+    rows = [head]
+    first = candidates[0]
+    for each in candidates[:SHOWN]:
+        offer = each.offer
+        mark = "  cheaper by the hour" if each.usd_hour < first.usd_hour else ""
+        rows.append(
+            f"{offer.id:>10} {each.total:>8.2f} {each.usd_hour:>7.3f} {each.hours:>6.1f} {each.traffic:>9.2f} "
+            f"{offer.inet_down:>6.0f} {offer.inet_up:>6.0f} {offer.cores:>5.0f}  {offer.gpu_name}, {offer.place}{mark}"
+        )
+    rows.append(
+        f"to rent: offer {first.offer.id}, about ${first.total:.2f} for the whole run; {len(candidates)} offers fit"
+    )
+    return "\n".join(rows)
+
+
+def ask_how_to_stop() -> str:
+    """On Ctrl-C: give the machine back, or let the run go on there. Without a terminal: give it back."""
+    if not sys.stdin.isatty():
+        return "destroy"
+    try:
+        detach = typer.confirm("\nLet the run go on there? (No: stop it and destroy the machine)", default=False)
+    except (typer.Abort, KeyboardInterrupt):
+        return "destroy"
+    return "detach" if detach else "destroy"
+
+
+def to_the_screen(block: bytes) -> None:
+    """What the run writes there, as if it were written here."""
+    sys.stderr.write(redacted(block.decode(errors="replace")))
+    sys.stderr.flush()
+
+
+def _runner(
+    settings: "Settings", report: "PlanReport", config: Path, prefix: str | None, arguments: tuple[str, ...]
+) -> "VastRemoteRunner":
+    from data_bridge.compute.choice import Need
+    from data_bridge.compute.rentals import Rentals
+    from data_bridge.compute.runner import EXTRA_BYTES, VastRemoteRunner
+    from data_bridge.compute.vast import connect
+    from data_bridge.config import VastSettings, rentals_folder
+
+    hide_secrets_of(settings)
+    size = float(report.source_bytes or GUESSED_BYTES)
+    made = float((report.shards_estimated or 0) * (report.shard_bytes_estimated or 0)) or size
+    disk = (settings.vast or VastSettings()).storage_gb
+    return VastRemoteRunner(
+        connect(settings), Rentals(rentals_folder()), settings, config, Need(size + EXTRA_BYTES, made, disk),
+        prefix=prefix, arguments=arguments, tell=tell, log=to_the_screen, on_interrupt=ask_how_to_stop,
+    )  # fmt: skip

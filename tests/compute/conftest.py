@@ -1,0 +1,3 @@
+from support.seaweed import bucket, seaweed
+
+__all__ = ["bucket", "seaweed"]

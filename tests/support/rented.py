@@ -1,0 +1,51 @@
+"""Machines that the fake rents out, ready for a whole run."""
+
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from fake_vast.machines import Container
+from support.tls import authority
+
+from data_bridge.clients.vast import VastClient
+from data_bridge.compute.settling import Patience
+from data_bridge.utils.retry import Retry
+
+QUICK = Patience(
+    poll_s=0.05, boot_s=20.0, ssh_s=10.0, dark_s=5.0, away_s=1.0, unlisted_s=0.3, destroy_s=10.0, idle_s=3.0, linger_s=2.0, tick_s=1.0
+)  # fmt: skip
+
+
+def quick_client(key: str, url: str) -> VastClient:
+    """One that waits for nothing it need not wait for here."""
+    return VastClient(key, url, pace_s={}, retry=Retry(tries=8, first_s=0.01, longest_s=0.05))
+
+
+@cache
+def _uv() -> str:
+    found = shutil.which("uv")
+    assert found is not None, "the tests of this project are run by uv"
+    if Path(found).read_bytes()[:2] == b"#!":  # pyenv's
+        return subprocess.run(["pyenv", "which", "uv"], capture_output=True, text=True, check=True).stdout.strip()
+    return found
+
+
+@cache
+def _uv_cache() -> Path:
+    done = subprocess.run([_uv(), "cache", "dir"], capture_output=True, text=True, check=True)
+    return Path(done.stdout.strip())
+
+
+class Ready(Container):
+    """A container with Python and uv, whose image knows the certificates of the test's stores."""
+
+    def __init__(self) -> None:
+        passed = {k: v for k, v in os.environ.items() if k.startswith(("UV_", "PIP_")) or k == "SSL_CERT_FILE"}
+        cached = _uv_cache()
+        lent = [cached] if cached.is_relative_to("/root") else []
+        super().__init__({**passed, "UV_CACHE_DIR": str(cached), "AWS_CA_BUNDLE": str(authority().ca_file)}, lent=lent)
+        tools = self.root / ".local" / "bin"
+        tools.mkdir(parents=True)
+        shutil.copy(_uv(), tools / "uv")
