@@ -9,6 +9,9 @@ from data_bridge.compute.rentals import PREFIX, Rentals
 from data_bridge.compute.settling import Patience, settle
 from data_bridge.model.rental import Instance, Rental
 
+RENTING_S = 120.0
+"""A rental this young may just be under way."""
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -34,7 +37,8 @@ def held(client: VastClient, rentals: Rentals) -> list[Held]:
         mine = next((i for i in machines if i.id == rental.instance or i.label == rental.label), None)
         if mine is not None:
             machines.remove(mine)
-        found.append(Held(mine, rental, overdue=mine is None or rental.state == "intended" or now >= rental.deadline))
+        lost = now - rental.created > RENTING_S and (mine is None or rental.state == "intended")
+        found.append(Held(mine, rental, overdue=lost or now >= rental.deadline))
     found += [Held(i, None, overdue=True) for i in machines if i.label.startswith(PREFIX)]
     return found
 

@@ -87,7 +87,10 @@ class VastSession:
             yield link
         finally:
             if not self.detached:
-                self.end()
+                try:
+                    self.end()
+                except KeyboardInterrupt:  # it came a moment before signals were held off
+                    self.end()
 
     def detach(self) -> None:
         """Leave the machine to its watchdog."""
@@ -195,7 +198,7 @@ class VastSession:
     def wait_for_ssh(self) -> Link:
         """Raises BadMachine when nobody answers, or when nothing would destroy the machine without us."""
         end, dark_since = time.monotonic() + self.patience.ssh_s, None
-        unwatched = 0
+        unwatched_since: float | None = None
         while True:
             found = self._usable()
             try:
@@ -214,8 +217,9 @@ class VastSession:
                         link.run(watchdog.CHECK)
                         return link
                     except FatalError:
-                        unwatched += 1  # sshd may answer before the watchdog is up
-                if unwatched > 3:
+                        unwatched_since = unwatched_since or time.monotonic()
+                # sshd may answer before the watchdog is up
+                if unwatched_since and time.monotonic() - unwatched_since > 6 * self.patience.tick_s:
                     raise BadMachine(f"machine {self.id} has no watchdog that could destroy it")
             self._wait(self.patience.poll_s / 5)
 
@@ -229,8 +233,8 @@ class VastSession:
     def end(self) -> None:
         """Destroy and prove it. Without effect when nothing was rented."""
         if self.rental is not None and self.rental.open:
-            self._step("ending")
             with unheard(self._tell):
+                self._step("ending")
                 self.rental = settle(self._client, self._rentals, self.rental, self.patience, self._wait)
             if self.rental.state == "gone":
                 cost = self.rental.cost(time.time())

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from data_bridge.clients.vast import Busy, VastClient
+from data_bridge.clients.vast import VastClient
 from data_bridge.compute.rentals import Rentals
-from data_bridge.errors import FatalError
+from data_bridge.errors import BridgeError, FatalError
 from data_bridge.model.rental import Instance, Rental
 
 
@@ -42,7 +42,7 @@ def settle(
             if done is not None:
                 return rentals.put(done)
             last = "it is still there, or not listed yet"
-        except (Busy, FatalError) as error:
+        except BridgeError as error:  # a key that is refused now may be let in again
             last = error.message
         if time.monotonic() > end:
             raise FatalError(
