@@ -35,7 +35,7 @@ def test_r2_keys_are_minted_for_the_runs_places_and_its_time_alone() -> None:
     assert made.warnings == ()
     token = base64.b64decode(made.variables["DATA_BRIDGE_R2_SESSION_TOKEN"]).decode().removeprefix("jwt/")
     said = claims(token)
-    assert said["paths"] == {"prefixPaths": ["in/", "out"], "objectPaths": []}
+    assert said["paths"] == {"prefixPaths": ["in/", "out/"], "objectPaths": []}
     assert (said["bucket"], said["iss"], said["aud"]) == ("b", "parent", "abc.r2.cloudflarestorage.com")
     assert (said["iat"], said["exp"]) == (1000, 8200)
     assert made.variables["DATA_BRIDGE_R2_SECRET_ACCESS_KEY"] == hashlib.sha256(token.encode()).hexdigest()

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +31,9 @@ from data_bridge.errors import BridgeError
 STEPS = ("intending", "renting", "answered", "noted", "key sent", "running", "reached", "submitted", "ending")
 Death = Literal["none", "SIGKILL", "SIGINT", "SIGTERM", "network"]
 JOB = """S="$HOME/.data-bridge"; cd "$S"; setsid nohup sh -c 'echo $$ > pid; sleep 0.5; echo 0 > rc' </dev/null >/dev/null 2>&1 &"""
-WATCHED_S = 12.0
+PATIENCE = replace(QUICK, ssh_s=20.0, idle_s=8.0)
+"""Many of them at a time: a busy computer must not look like a client that submits nothing."""
+WATCHED_S = 30.0
 """By then a watchdog has done its work: idle or lingering, a tick, and a busy machine."""
 
 
@@ -79,7 +81,7 @@ def client(url: str, key: str, folder: str, pipe: Connection) -> None:
         pipe.recv()
 
     vast, rentals = quick_client(key, url), Rentals(Path(folder))
-    session = VastSession(vast, rentals, vast.account(), tell=lambda _: None, patience=QUICK, step=step)
+    session = VastSession(vast, rentals, vast.account(), tell=lambda _: None, patience=PATIENCE, step=step)
     settings = VastSettings()
     try:
         with heard():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from data_bridge.cli.words import hide_secrets_of, json_of, redacted, say, tell
+from data_bridge.cli.words import hide_secrets_of, json_of, relay, say, tell
 from data_bridge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -115,12 +115,6 @@ def ask_how_to_stop() -> str:
     return "detach" if detach else "destroy"
 
 
-def to_the_screen(block: bytes) -> None:
-    """What the run writes there, as if it were written here."""
-    sys.stderr.write(redacted(block.decode(errors="replace")))
-    sys.stderr.flush()
-
-
 def _runner(
     settings: "Settings", report: "PlanReport", config: Path, prefix: str | None, arguments: tuple[str, ...]
 ) -> "VastRemoteRunner":
@@ -136,5 +130,5 @@ def _runner(
     disk = (settings.vast or VastSettings()).storage_gb
     return VastRemoteRunner(
         connect(settings), Rentals(rentals_folder()), settings, config, Need(size + EXTRA_BYTES, made, disk),
-        prefix=prefix, arguments=arguments, tell=tell, log=to_the_screen, on_interrupt=ask_how_to_stop,
+        prefix=prefix, arguments=arguments, tell=tell, log=relay, on_interrupt=ask_how_to_stop,
     )  # fmt: skip

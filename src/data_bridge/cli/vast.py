@@ -98,7 +98,7 @@ def logs(machine: Machine, config: Config = None) -> None:
 def attach(machine: Machine, config: Config = None) -> None:
     """Follow a run that an earlier command started, from its first line on, and give its machine back at the end."""
     from data_bridge.cli import renting
-    from data_bridge.cli.words import hide_secrets_of, tell
+    from data_bridge.cli.words import hide_secrets_of, relay, tell
     from data_bridge.compute.runner import attached
     from data_bridge.config import load_settings
 
@@ -108,9 +108,7 @@ def attach(machine: Machine, config: Config = None) -> None:
         raise ConfigError(f"{machine} was not rented from this computer", hint="the key to it is where it was rented")
     settings = load_settings(config or Path(rental.config))
     hide_secrets_of(settings)
-    ended = attached(
-        client, rentals, rental, settings, tell=tell, log=renting.to_the_screen, on_interrupt=renting.ask_how_to_stop
-    )
+    ended = attached(client, rentals, rental, settings, tell=tell, log=relay, on_interrupt=renting.ask_how_to_stop)
     say(renting.told(ended))
     raise typer.Exit(ended.exit_code)
 

@@ -51,6 +51,12 @@ def tell(text: str) -> None:
     sys.stderr.flush()
 
 
+def relay(said: bytes) -> None:
+    """What a run elsewhere wrote, to standard error as it is."""
+    sys.stderr.write(redacted(said.decode(errors="replace")))
+    sys.stderr.flush()
+
+
 def fail(error: BridgeError) -> None:
     """An error and what to do next."""
     tell(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""))

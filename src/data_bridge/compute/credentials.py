@@ -77,7 +77,12 @@ def _minted(r2: R2Settings, uris: Sequence[str], now: float, hours: float) -> di
     claims = {
         "bucket": buckets.pop(),
         "scope": "object-read-write",
-        "paths": {"prefixPaths": sorted({_whole_folder(key) for _, _, key in places}), "objectPaths": []},
+        "paths": {
+            "prefixPaths": sorted(
+                {*(_whole_folder(key) for _, _, key in places[:-1]), f"{places[-1][2].rstrip('/')}/"}
+            ),
+            "objectPaths": [],
+        },
         "sub": r2.account_id,
         "iss": parent,
         "aud": host,

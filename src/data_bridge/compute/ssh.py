@@ -50,7 +50,7 @@ class Ssh:
         met = known.exists() and known.stat().st_size > 0
         options = {
             "IdentitiesOnly": "yes", "IdentityAgent": "none", "BatchMode": "yes", "LogLevel": "ERROR",
-            "StrictHostKeyChecking": "yes" if met else "accept-new", "UserKnownHostsFile": str(known),
+            "StrictHostKeyChecking": "yes" if met else "accept-new", "UserKnownHostsFile": f'"{known}"',
             "GlobalKnownHostsFile": "/dev/null", "HostKeyAlias": name, "ConnectTimeout": str(CONNECT_S),
             "ServerAliveInterval": "15", "ServerAliveCountMax": "4", "ForwardAgent": "no", "UpdateHostKeys": "no",
         }  # fmt: skip

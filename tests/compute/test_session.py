@@ -1,0 +1,153 @@
+"""A machine for the length of a block: its time, its key, and going on with it another day."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_vast.faults import Fault
+from fake_vast.machines import Container, why_not
+from fake_vast.offers import offer
+from fake_vast.server import Server, serving
+from fake_vast.world import World
+from support.rented import QUICK, quick_client
+
+from data_bridge.compute.choice import Candidate, Need, ranked
+from data_bridge.compute.rentals import Rentals
+from data_bridge.compute.runner import Following, attached
+from data_bridge.compute.session import BadMachine, Order, VastSession
+from data_bridge.compute.ssh import Link, Ssh
+from data_bridge.config import Settings, VastSettings
+from data_bridge.errors import FatalError
+from data_bridge.model.rental import Address
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "never")
+JOB = """S="$HOME/.data-bridge"; cd "$S"
+setsid nohup sh -c 'echo $$ > pid; echo first > log; sleep {seconds}; echo last >> log; echo 3 > rc' </dev/null >/dev/null 2>&1 &
+until [ -e log ]; do sleep 0.05; done"""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving(World([offer(), offer()], make_machine=Container)) as running:
+        yield running
+
+
+@pytest.fixture
+def session(server: Server, tmp_path: Path) -> VastSession:
+    vast = quick_client(server.world.account_key, server.url)
+    return VastSession(vast, Rentals(tmp_path / "rentals"), vast.account(), tell=lambda _: None, patience=QUICK)
+
+
+def cheapest(server: Server) -> Candidate:
+    found = quick_client(server.world.account_key, server.url).offers({}, bid=False, disk_gb=50)
+    return ranked(found, VastSettings(), Need(1e6, 1e6, 50), left_usd=None)[0]
+
+
+def order(hours: float = 1.0, destination: str = "/nowhere/out") -> Order:
+    return Order("test", "python:3.12", 50, hours, "c.yaml", destination)
+
+
+def test_a_machine_whose_time_is_over_destroys_itself_and_the_client_says_so(
+    server: Server, session: VastSession
+) -> None:
+    with (
+        pytest.raises(FatalError, match="time is over"),
+        session.machine(cheapest(server), order(hours=4 / 3600)) as link,
+    ):
+        link.run(JOB.format(seconds=600))
+        Following(session, lambda _: None, lambda _: None, threading.Event().wait).to_the_end(link)
+
+    (own,) = server.world.calls("destroy", "instance")
+    assert own.status == 200
+    assert server.world.living == []
+
+
+def test_a_run_that_was_left_to_itself_is_followed_from_its_first_line_on_another_day(
+    server: Server, session: VastSession, tmp_path: Path
+) -> None:
+    with session.machine(cheapest(server), order(destination=str(tmp_path / "out"))) as link:
+        link.run(JOB.format(seconds=1))
+        session.detach()
+    (rental,) = Rentals(tmp_path / "rentals").all()
+    assert [i.id for i in server.world.living] == [rental.instance]
+    log: list[bytes] = []
+
+    ended = attached(
+        quick_client(server.world.account_key, server.url), Rentals(tmp_path / "rentals"), rental,
+        Settings.model_validate({"pipeline": {"input_uri": "x"}}),
+        tell=lambda _: None, log=log.append, on_interrupt=lambda: "destroy", patience=QUICK,
+    )  # fmt: skip
+
+    assert b"".join(log) == b"first\nlast\n"
+    assert (ended.exit_code, ended.complete) == (3, False)
+    assert server.world.living == []
+    assert [r.state for r in Rentals(tmp_path / "rentals").all()] == ["gone"]
+
+
+def test_a_log_is_followed_over_lost_connections_without_a_byte_lost_or_twice(
+    server: Server, session: VastSession
+) -> None:
+    class Cutting:
+        """Breaks every connection after a few bytes."""
+
+        def __init__(self, inner: Link) -> None:
+            self._inner = inner
+            self.run = inner.run
+
+        def stream(self, script: str) -> Iterator[bytes]:
+            from data_bridge.compute.ssh import LinkLost
+
+            for block in self._inner.stream(script):
+                yield block[:3000]
+                raise LinkLost("cut")
+
+    log: list[bytes] = []
+    with session.machine(cheapest(server), order()) as link:
+        link.run('cd "$HOME/.data-bridge"; seq 1 2000 > log; echo $$ > pid; echo 0 > rc')
+        original = session.link
+        session.link = lambda found: Cutting(original(found))  # type: ignore[arg-type, method-assign, assignment, return-value]
+        Following(session, lambda _: None, log.append, threading.Event().wait).to_the_end(Cutting(link))  # type: ignore[arg-type]
+
+    assert b"".join(log) == b"".join(b"%d\n" % n for n in range(1, 2001))
+    assert len(log) > 2
+
+
+def test_another_host_key_than_at_first_is_refused(server: Server, session: VastSession, tmp_path: Path) -> None:
+    impostor = Container()
+    with session.machine(cheapest(server), order()):
+        folder = next((tmp_path / "rentals").iterdir())
+        try:
+            impostor.start({}, "", [(folder / "key.pub").read_text()])
+            while not (impostor.place / "up").exists():
+                threading.Event().wait(0.02)
+            assert impostor.port is not None
+            with pytest.raises(FatalError, match="another host key"):
+                Ssh(Address("127.0.0.1", impostor.port), f"vast-{session.id}", folder).run("true")
+        finally:
+            impostor.kill()
+
+
+def test_a_rental_that_was_never_made_is_closed_and_says_so(server: Server, session: VastSession) -> None:
+    server.world.faults.plan(Fault("create", "drop_before"))
+
+    with pytest.raises(BadMachine, match="lost"), session.machine(cheapest(server), order()):
+        raise AssertionError("there is no machine")
+
+    assert session.rental is not None
+    assert (session.rental.state, session.rental.open) == ("never", False)
+
+
+def test_a_machine_that_cannot_be_proved_gone_is_said_loudly_and_stays_in_the_ledger(
+    server: Server, session: VastSession, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    session.patience = replace(QUICK, destroy_s=0.3)
+    server.world.faults.plan(Fault("destroy", "refused", times=10_000))
+
+    with pytest.raises(FatalError, match="MAY STILL COST MONEY"), session.machine(cheapest(server), order()):
+        pass
+
+    (rental,) = Rentals(tmp_path / "rentals").all()
+    assert rental.open
