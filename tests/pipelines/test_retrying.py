@@ -54,6 +54,7 @@ def test_what_failed_is_added_in_shards_of_its_own_and_the_others_stay(tmp_path:
     after = manifest(out)["shards"]
     assert [s for s in after if s["retries"] is None] == list(before.values())
     assert sum(s["samples"] for s in after if s["retries"] is not None) == len(AWAY - NEVER)
+    assert {s["path"].startswith("patch-") for s in after if s["retries"] is not None} == {True}
     assert failing(out) == NEVER
     assert api.verify(str(out), chosen, deep=True).problems == ()
     status = api.status(str(out))

@@ -84,7 +84,7 @@ class ShardWriterContract:
     def encode(self, writer: ShardWriter, rows: Sequence[Row], first: int = 0) -> Encoded:
         return writer.encode(DictRows(rows), index_keys(len(rows), first))
 
-    @pytest.mark.parametrize("prefix", ["", "00012-"])
+    @pytest.mark.parametrize("prefix", ["", "00012-", "patch-00012-"])
     @pytest.mark.parametrize("part", [0, 3])
     def test_its_shards_are_known_by_their_names(self, writer: ShardWriter, prefix: str, part: int) -> None:
         name = writer.shard_name(prefix, 1_234_567, part, 6)

@@ -41,7 +41,7 @@ class LitDataWriter:
     """
 
     name: ClassVar[str] = "litdata"
-    shard_names: ClassVar[re.Pattern[str]] = re.compile(r"chunk-\d+-\d+(_\d+)?(\.zstd)?\.bin")
+    shard_names: ClassVar[re.Pattern[str]] = re.compile(r"chunk-(patch-)?\d+-\d+(_\d+)?(\.zstd)?\.bin")
 
     def __init__(self, settings: PipelineSettings, frozen: Mapping[str, Any]) -> None:
         self._leaves = tuple(Leaf(**leaf) for leaf in frozen["leaves"])

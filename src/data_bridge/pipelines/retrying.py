@@ -90,7 +90,7 @@ def _partitions(store: ObjectStore, plan: Plan, logs: Mapping[int, PartitionLog]
             update={
                 "index": index,
                 "samples": None,
-                "shard_prefix": f"{index:05d}-",
+                "shard_prefix": f"patch-{index:05d}-",
                 "first_shard": 0,
                 "limit": int(samples[-1]) + 1,
                 "retries": partition.index,

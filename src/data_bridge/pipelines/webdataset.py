@@ -33,7 +33,7 @@ class WebDatasetWriter:
     """
 
     name: ClassVar[str] = "webdataset"
-    shard_names: ClassVar[re.Pattern[str]] = re.compile(r"(\d+-)?\d+(_\d+)?\.tar(\.gz|\.zst)?")
+    shard_names: ClassVar[re.Pattern[str]] = re.compile(r"((patch-)?\d+-)?\d+(_\d+)?\.tar(\.gz|\.zst)?")
 
     def __init__(self, settings: PipelineSettings, frozen: Mapping[str, Any]) -> None:
         self._format = settings.output_format
