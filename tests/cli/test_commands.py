@@ -36,6 +36,12 @@ def test_there_are_commands() -> None:
         "stages new",
         "stages show",
         "status",
+        "vast attach",
+        "vast destroy",
+        "vast list",
+        "vast logs",
+        "vast offers",
+        "vast reap",
         "verify",
         "watch",
     ]
