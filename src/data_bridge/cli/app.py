@@ -1,8 +1,10 @@
 """The commands. Heavy modules are imported inside them: `--help` must stay fast."""
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -10,6 +12,9 @@ from data_bridge.cli import stages, vast, words
 from data_bridge.cli.words import say
 from data_bridge.errors import BridgeError, ConfigError
 from data_bridge.runtime.process import collect_rarely, one_blas_thread, own_process
+
+if TYPE_CHECKING:
+    from data_bridge.model.report import RunReport
 
 app = typer.Typer(
     name="data-bridge",
@@ -114,8 +119,6 @@ def run(
 ) -> None:
     """Bring the source to verified shards. Run it again after any crash: it goes on where it stopped."""
     from data_bridge import api
-    from data_bridge.cli.progress import observer_for
-    from data_bridge.cli.runs import Remembering
 
     settings = _settings(path, config, limit, allow_empty=allow_empty)
     if use_vast:
@@ -131,11 +134,8 @@ def run(
         return
     if fresh and not yes:
         _confirm_fresh(settings, prefix)
-    with observer_for(sys.stderr, quiet=as_json) as shown:
-        observer = Remembering(shown, path or config or Path())
-        result = api.run_pipeline(settings, observer=observer, workers=workers, prefix=prefix, fresh=fresh, steal=steal)
-    say(words.as_json(result) if as_json else words.result(result, _command_line()))
-    raise typer.Exit(result.exit_code)
+    job = partial(api.run_pipeline, settings, workers=workers, prefix=prefix, fresh=fresh, steal=steal)
+    _followed(job, path or config or Path(), as_json=as_json)
 
 
 @app.command(epilog="Example: data-bridge retry-failed configs/quickstart.yaml")
@@ -152,13 +152,19 @@ def retry_failed(
 ) -> None:
     """Try the failed samples of a finished dataset again, once what failed was mended; adds shards of their own."""
     from data_bridge import api
+
+    settings = _settings(path, config, limit)
+    job = partial(api.retry_failed, settings, workers=workers, prefix=prefix, steal=steal)
+    _followed(job, path or config or Path(), as_json=as_json)
+
+
+def _followed(job: "Callable[..., RunReport]", config: Path, *, as_json: bool) -> NoReturn:
+    """Do it under the eyes of the user, say how it ended, and exit accordingly."""
     from data_bridge.cli.progress import observer_for
     from data_bridge.cli.runs import Remembering
 
-    settings = _settings(path, config, limit)
     with observer_for(sys.stderr, quiet=as_json) as shown:
-        observer = Remembering(shown, path or config or Path())
-        result = api.retry_failed(settings, observer=observer, workers=workers, prefix=prefix, steal=steal)
+        result = job(observer=Remembering(shown, config))
     say(words.as_json(result) if as_json else words.result(result, _command_line()))
     raise typer.Exit(result.exit_code)
 

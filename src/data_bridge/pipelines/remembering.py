@@ -19,22 +19,22 @@ MOST_STATE = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ResumePoint:
     """Where a partition is to be read from, and what each stage knew there."""
 
     cursor: Cursor
     states: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def standing(log: PartitionLog, sinks: Sequence[SinkPlan]) -> Standing:
+def standing(log: PartitionLog, sinks: Sequence[SinkPlan]) -> ResumePoint:
     """Where the writer stands that is furthest behind; with stages that remember, the start of the piece that it is in."""
     behind = min(sinks, key=lambda sink: (log.cursor_of(sink.name).index, log.cursor_of(sink.name).out))
     records = log.shards_of(behind.name)
     if not records or not records[-1].state:
-        return Standing(log.cursor_of(behind.name))
+        return ResumePoint(log.cursor_of(behind.name))
     state = records[-1].state
     states = {name: msgspec.json.encode(value) for name, value in state["stages"].items()}
-    return Standing(msgspec.convert(state["cursor"], Cursor), states)
+    return ResumePoint(msgspec.convert(state["cursor"], Cursor), states)
 
 
 def recorded(piece: Piece) -> dict[str, Any]:
