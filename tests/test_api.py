@@ -21,6 +21,7 @@ from data_bridge import api
 from data_bridge.config import Settings
 from data_bridge.errors import BusyError, ConfigError, ConflictError, DataError
 from data_bridge.events import Event, Notice, RunFinalized, RunPlanned, ShardCommitted
+from data_bridge.model.report import PlanReport
 from data_bridge.model.shards import Claim
 from data_bridge.pipelines.fresh import made_here
 from data_bridge.storage import open_store
@@ -293,6 +294,31 @@ def test_planning_writes_nothing_and_tells_what_is_done(source: Path, out: Path)
 
     assert second.complete
     assert snapshot(out) == before
+
+
+def test_planning_names_the_format_of_every_writer_and_counts_the_shards_of_all(out: Path, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": range(100)}), tmp_path / "ids.parquet")
+    keep, some = (
+        {"name": "keep", "select": {"fields": ["id"]}},
+        {"name": "some", "filter": {"where": {"id": {"max": 9}}}},
+    )
+    tars, chunks = (
+        {"name": "tars", "input": "keep"},
+        {"name": "chunks", "input": "keep", "format": "litdata", "samples_per_shard": 50},
+    )
+
+    def planned(**more: Any) -> PlanReport:
+        return api.plan(settings(tmp_path / "ids.parquet", out, samples_per_shard=30, **more))
+
+    both = planned(stages=[keep], writers=[tars, chunks])
+    one = planned(stages=[keep], writers=[chunks])
+    fewer = planned(stages=[keep, some])
+
+    assert both.writers == {"tars": "webdataset", "chunks": "litdata"}
+    assert (one.format, one.writers, one.shards_estimated) == ("litdata", {}, 2)
+    assert both.shards_estimated == 4 + 2
+    assert (planned().format, planned().shards) == ("webdataset", 4)
+    assert (fewer.shards, fewer.shards_estimated) == (None, 4)  # who leaves samples out makes fewer
 
 
 def test_planning_warns_when_a_file_of_unknown_kind_would_be_one_sample(out: Path, tmp_path: Path) -> None:

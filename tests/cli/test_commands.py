@@ -174,6 +174,20 @@ def test_a_plan_shows_what_is_known(tmp_path: Path) -> None:
     assert not (tmp_path / "o").exists()
 
 
+def test_a_plan_shows_the_folder_and_the_format_of_every_writer(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,text\n1,one\n2,two\n")
+    writers = [{"name": "tars"}, {"name": "chunks", "format": "litdata"}]
+    pipeline = {"input_uri": str(tmp_path / "a.csv"), "output_uri": str(tmp_path / "o"), "writers": writers}
+    config = tmp_path / "c.json"
+    config.write_text(json.dumps({"pipeline": pipeline}))
+
+    shown = CliRunner().invoke(app, ["plan", str(config)])
+
+    assert shown.exit_code == 0, shown.exception
+    (where,) = [line for line in shown.output.splitlines() if line.startswith("destination")]
+    assert where.endswith("/o  (tars/: webdataset, chunks/: litdata)")
+
+
 def test_a_run_id_names_its_destination_and_its_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n')

@@ -100,7 +100,7 @@ def plan(report: "PlanReport") -> str:
     """The plan as aligned lines."""
     lines = [
         ("source", f"{report.source}  ({report.source_format}, {report.files:,} files, {size(report.source_bytes)})"),
-        ("destination", f"{report.destination}  ({report.format})"),
+        ("destination", f"{report.destination}  ({_formats(report)})"),
         ("samples", _known(report.samples, report.samples_estimated)),
         ("shards", _known(report.shards, report.shards_estimated) + _shard_size(report)),
         ("partitions", f"{report.partitions:,}"),
@@ -109,6 +109,10 @@ def plan(report: "PlanReport") -> str:
         *(("warning", warning) for warning in report.warnings),
     ]
     return "\n".join(f"{name:<12} {text}" for name, text in lines)
+
+
+def _formats(report: "PlanReport") -> str:
+    return ", ".join(f"{name}/: {kind}" for name, kind in report.writers.items()) or report.format
 
 
 def _shard_size(report: "PlanReport") -> str:

@@ -61,6 +61,8 @@ class PlanReport:
     writer: dict[str, object]
     warnings: tuple[str, ...]
     complete: bool
+    writers: dict[str, str] = field(default_factory=dict)
+    """As in `RunReport`."""
 
 
 StageState: TypeAlias = Literal["not_started", "processing", "paused", "completed", "completed_with_failures", "failed"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from data_bridge.config import Settings
+from data_bridge.config import PipelineSettings, Settings
 from data_bridge.errors import ConfigError
 from data_bridge.model.manifest import MANIFEST_KEY, Manifest
 from data_bridge.model.plan import Plan
@@ -10,6 +10,8 @@ from data_bridge.model.report import PlanReport, StageFailures, StatusReport
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
 from data_bridge.pipelines.base import Pipeline
+from data_bridge.pipelines.sinks import SinkPlan, sink_plans
+from data_bridge.stages.build import build
 from data_bridge.utils.progress import Ledger, PartitionLog, failures_by_stage, parsed, totals
 
 LARGE_SHARD = 2_000_000_000
@@ -28,6 +30,7 @@ def plan_report(settings: Settings, pipeline: Pipeline) -> PlanReport:
     if estimate is not None and options.limit is not None:
         estimate = min(estimate, options.limit)
     known = samples if samples is not None else estimate
+    sinks = sink_plans(options, build(options), plan.first)
     shard_bytes = round(per_sample * options.samples_per_shard) if per_sample else None
     done = [p for p in plan.partitions if p.index in logs and logs[p.index].done is not None]
     return PlanReport(
@@ -35,7 +38,7 @@ def plan_report(settings: Settings, pipeline: Pipeline) -> PlanReport:
         source=planning.shown(options.input_uri),
         source_format=plan.first.format,
         destination=store.uri,
-        format=options.name,
+        format=sinks[0].settings.name,
         files=len(plan.files),
         source_bytes=size,
         partitions=len(plan.partitions),
@@ -43,16 +46,15 @@ def plan_report(settings: Settings, pipeline: Pipeline) -> PlanReport:
         samples=samples,
         samples_estimated=estimate,
         samples_done=sum(logs[p.index].cursor.index for p in plan.from_source if p.index in logs),
-        shards=-(-samples // options.samples_per_shard)
-        if samples is not None and not options.max_shard_bytes
-        else None,
-        shards_estimated=_shards(known, shard_bytes, settings),
+        shards=_shards_counted(samples, sinks),
+        shards_estimated=_shards(known, shard_bytes, sinks),
         shards_done=totals(logs.values()).shards,
         shard_bytes_estimated=shard_bytes,
         fields=tuple((f["name"], f["type"]) for f in plan.first.fields),
         writer=dict(plan.first.writer) or dict(plan.first.writers),
         warnings=tuple(_warnings(plan, shard_bytes, settings)),
         complete=bool(plan.run) and len(done) == len(plan.partitions) and _published(store, logs),
+        writers={sink.name: sink.settings.name for sink in sinks if sink.name},
     )
 
 
@@ -65,10 +67,21 @@ def _committed_sample_bytes(logs: Mapping[int, PartitionLog]) -> float | None:
     return committed.bytes / committed.samples if committed.samples else None
 
 
-def _shards(samples: int | None, shard_bytes: int | None, settings: Settings) -> int | None:
+def _shards_counted(samples: int | None, sinks: Sequence[SinkPlan]) -> int | None:
+    """How many all writers make, where source and settings alone decide that."""
+    if samples is None or not all(sink.counted and not sink.settings.max_shard_bytes for sink in sinks):
+        return None
+    return sum(-(-samples // sink.settings.samples_per_shard) for sink in sinks)
+
+
+def _shards(samples: int | None, shard_bytes: int | None, sinks: Sequence[SinkPlan]) -> int | None:
+    """About how many all writers make together, if no stage leaves samples out or divides them."""
     if samples is None:
         return None
-    options = settings.pipeline
+    return sum(_shards_of(sink.settings, samples, shard_bytes) for sink in sinks)
+
+
+def _shards_of(options: PipelineSettings, samples: int, shard_bytes: int | None) -> int:
     by_count = -(-samples // options.samples_per_shard)
     if options.max_shard_bytes is None or shard_bytes is None:
         return by_count
