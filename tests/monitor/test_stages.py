@@ -2,8 +2,12 @@
 
 import pytest
 
+from data_bridge.model.metrics import Count, Load, MetricRecord, Statistics
 from data_bridge.model.report import StageFailures, StatusReport
+from data_bridge.monitor.snapshot import Snapshot
 from data_bridge.monitor.stages import stage_statuses
+from data_bridge.runtime.flow import StageWork
+from data_bridge.runtime.metrics import SlotMetrics
 
 
 def report(**more: object) -> StatusReport:
@@ -33,3 +37,36 @@ def test_a_status_follows_from_what_is_committed_and_who_works(
 
     assert [stage.status for stage in found] == statuses
     assert [(stage.failed, stage.processed) for stage in found] == [(0, None), (2, None)]
+
+
+def slot(rows: list[tuple[int, float]], scores: list[float]) -> tuple[MetricRecord, ...]:
+    """What a slot says in which packets of so many rows took so many seconds."""
+    metrics = SlotMetrics()
+    for count, seconds in rows:
+        metrics.add_work(StageWork("clean", count, count, 0, 0, seconds, bypassed=3), "map")
+    for score in scores:
+        metrics.part("clean", "map").statistics("score", score)
+    return metrics.flush(now=True) or ()
+
+
+def test_quantiles_are_those_of_all_slots_together() -> None:
+    total = [*slot([(90, 0.9), (5, 0.5)], [1, 2, 3]), *slot([(5, 50)], [100])]
+    told = Snapshot("r", "d", "ended", 1, 0, 1, 1, (), (total[0].then(total[1]),), ())
+
+    clean = stage_statuses(report(), told, running=False, paused=False)[0]
+
+    assert (clean.processed, clean.bypassed) == (100, 9)
+    assert clean.row_seconds == {"p50": pytest.approx(0.01, rel=0.03), "p95": pytest.approx(0.1, rel=0.03)}
+    assert clean.statistics == {
+        "score": {"count": 4, "mean": 26.5, "min": 1, "max": 100, "p50": pytest.approx(2, rel=0.03), "p95": 100}
+    }
+
+
+def test_values_that_nobody_has_sorted_have_no_quantiles() -> None:
+    record = MetricRecord("clean", "map", (Count("rows_in", 1), Load(), Statistics("score", 1, 3, 4, 2, 3)))
+    told = Snapshot("r", "d", "ended", 1, 0, 1, 1, (), (record,), ())
+
+    clean = stage_statuses(report(), told, running=False, paused=False)[0]
+
+    assert clean.row_seconds == {}
+    assert clean.statistics["score"] == {"count": 2, "mean": 2, "min": 1, "max": 3, "p50": None, "p95": None}

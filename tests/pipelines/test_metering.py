@@ -66,6 +66,7 @@ def records_of(
                     {"map": {"call": "called_by_test:tidy"}, "name": "tidy", "executor": "thread", "pool": "tight"},
                     {"filter": {"call": "called_by_test:even"}, "name": "even"},
                     {"called_by_test:Odd": {}, "name": "sums"},
+                    {"sample": {"fraction": 0.5}, "name": "off", "enabled": False},
                 ],
             }
         }
@@ -101,8 +102,9 @@ def test_rows_are_counted_from_the_source_to_the_store(
         "even": (ROWS - failed, half, 0, half - failed),
         "writer": (half, half, 0, 0),
     }
-    assert list(parts) == ["source", "tidy", "even", "sums", "writer", "shards", "upload", "memory", "tight"]
+    assert list(parts) == ["source", "tidy", "even", "sums", "off", "writer", "shards", "upload", "memory", "tight"]
     assert {r.stage: r.stage_type for r in parts.values()}["tidy"] == "map"
+    assert (parts["off"].count("bypassed"), parts["off"].count("rows_in")) == (half, 0)
     assert parts["sums"].count("sum_of_n") == sum(range(0, ROWS, 2))
     shards = list((tmp_path / "out").glob("*.tar"))
     assert parts["upload"].count("shards") == len(shards)

@@ -185,3 +185,17 @@ def test_a_lot_that_cannot_be_pickled_is_kept_as_it_is() -> None:
     given = Lot(DictRows([{"view": memoryview(b"x")}]), np.array([3]), np.array([7]))
 
     assert given.kept() is given
+
+
+def test_samples_that_pass_a_stage_that_is_switched_off_are_counted() -> None:
+    flow = flow_of(
+        Wanted("failing", "failing", Failing(StageOptions()), enabled=False),
+        Wanted("copies", "copies", Copies(CopiesOptions())),
+    )
+
+    passed = flow(lot(10))
+
+    assert [(w.name, w.bypassed, w.rows_in, w.rows_out, w.dropped) for w in passed.work] == [
+        ("failing", 10, 0, 0, 0),
+        ("copies", 0, 10, 13, 3),
+    ]

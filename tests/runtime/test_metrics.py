@@ -8,6 +8,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_bridge.model import spread
 from data_bridge.model.metrics import Count, Gauge, Load, Metric, MetricRecord, QueueUse, Statistics, merged
 from data_bridge.runtime.metrics import SlotMetrics
 from data_bridge.runtime.queue import Queue
@@ -32,6 +33,7 @@ class StageWork:
     dropped: int
     seconds: float
     metrics: tuple[Metric, ...] = ()
+    bypassed: int = 0
 
 
 def over_time(*metrics: Metric) -> Metric:
@@ -60,7 +62,7 @@ def test_statistics_of_parts_are_the_statistics_of_the_whole(values: list[int], 
     cut = data.draw(st.integers(0, len(values)))
 
     def of(some: list[int]) -> Statistics:
-        return Statistics("v", min(some), max(some), sum(some), len(some), some[-1]) if some else Statistics("v")
+        return Statistics.of("v", some)
 
     assert over_time(of(values[:cut]), of(values[cut:])) == of(values)
 
@@ -116,7 +118,7 @@ def test_a_flush_takes_what_was_counted_and_leaves_levels() -> None:
                 Count("bytes", 10),
                 Count("shards", 1),
                 Gauge("open", 2, 4),
-                Statistics("seconds", 3, 3, 3, 1, 3),
+                Statistics.of("seconds", [3]),
             ),
         ),
     )
@@ -147,12 +149,20 @@ def test_the_work_of_a_stage_is_its_rows_and_its_seconds() -> None:
     metrics = SlotMetrics()
     for _ in range(2):
         metrics.add_work(StageWork("tidy", 10, 7, 1, 2, 0.25), "map")
+    rows: dict[int, int] = {}
+    spread.add(rows, 0.025, 20)
 
     assert metrics.flush(now=True) == (
         MetricRecord(
             "tidy",
             "map",
-            (Load(busy_s=0.5), Count("rows_in", 20), Count("rows_out", 14), Count("failed", 2), Count("dropped", 4)),
+            (
+                Load(busy_s=0.5, row_s=rows),
+                Count("rows_in", 20),
+                Count("rows_out", 14),
+                Count("failed", 2),
+                Count("dropped", 4),
+            ),
         ),
     )
 

@@ -1,7 +1,11 @@
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_bridge.testing import StageContract, run_stage
+from data_bridge.model.batch import DictRows
+from data_bridge.model.metrics import Count, Gauge
+from data_bridge.runtime.stage import StageBatch
+from data_bridge.testing import StageContract, run_stage, stage_of
 
 SAMPLES = [{"n": n} for n in range(40)]
 
@@ -42,3 +46,13 @@ def test_the_order_is_the_same_in_every_form_of_rows() -> None:
 
     assert len(found) == 3
     assert found[0] == found[1] == found[2] != SAMPLES
+
+
+def test_it_tells_how_full_its_window_was_and_how_many_samples_it_has_had() -> None:
+    stage = stage_of({"shuffle": {"window": 40}})
+
+    for first, count in ((0, 40), (40, 40), (80, 7)):
+        stage.process(StageBatch(DictRows(SAMPLES[:count]), np.arange(first, first + count, dtype=np.int64)))
+
+    assert stage.flush_metrics() == (Gauge("window_current", 7, 40), Count("samples", 87))
+    assert stage.flush_metrics() == (Gauge("window_current", 7, 40), Count("samples", 0))

@@ -137,10 +137,17 @@ def _more(total: MetricRecord, *, has_rows: bool) -> str:
             case Gauge(capacity=None):
                 told.append(f"{metric.name} {metric.value:g}")
             case Statistics() if metric.count:
-                told.append(f"{metric.name} {metric.min:.3g}…{metric.sum / metric.count:.3g}…{metric.max:.3g}")
+                told.append(
+                    f"{metric.name} {metric.min:.3g}…{metric.sum / metric.count:.3g}…{metric.max:.3g}{_quantiles(metric)}"
+                )
             case _:
                 pass
     return ", ".join(told)
+
+
+def _quantiles(seen: Statistics) -> str:
+    half, most = seen.quantile(0.5), seen.quantile(0.95)
+    return "" if half is None or most is None else f" (p50 {half:.3g}, p95 {most:.3g})"
 
 
 def queue_rows(snapshot: Snapshot) -> list[QueueRow]:

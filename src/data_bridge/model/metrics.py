@@ -3,10 +3,12 @@
 A metric of one's own is a new name, no new kind.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias, TypeVar
 
 import msgspec
+
+from data_bridge.model import spread
 
 
 class Load(msgspec.Struct, frozen=True, tag="load"):
@@ -15,9 +17,12 @@ class Load(msgspec.Struct, frozen=True, tag="load"):
     name: str = "load"
     busy_s: float = 0.0
     waiting_s: float = 0.0
+    row_s: dict[int, int] = {}
+    """How the seconds at work are spread over rows (`model/spread.py`), where there are rows: each of a packet has its share."""
 
     def then(self, later: "Load") -> "Load":
-        return Load(self.name, self.busy_s + later.busy_s, self.waiting_s + later.waiting_s)
+        rows = spread.both(self.row_s, later.row_s)
+        return Load(self.name, self.busy_s + later.busy_s, self.waiting_s + later.waiting_s, rows)
 
     beside = then
 
@@ -82,7 +87,7 @@ class Gauge(msgspec.Struct, frozen=True, tag="gauge"):
 
 
 class Statistics(msgspec.Struct, frozen=True, tag="statistics"):
-    """Values seen one by one."""
+    """Values seen one by one; `of` makes one of some. Made by hand it has no quantiles."""
 
     name: str
     min: float = 0.0
@@ -90,6 +95,25 @@ class Statistics(msgspec.Struct, frozen=True, tag="statistics"):
     sum: float = 0.0
     count: int = 0
     latest: float = 0.0
+    buckets: dict[int, int] = {}
+    """How they are spread (`model/spread.py`)."""
+
+    @classmethod
+    def of(cls, name: str, values: Sequence[float]) -> "Statistics":
+        """Of these values, in the order in which they were seen."""
+        if not values:
+            return cls(name)
+        buckets: dict[int, int] = {}
+        for value in values:
+            spread.add(buckets, value)
+        return cls(name, min(values), max(values), sum(values), len(values), values[-1], buckets)
+
+    def quantile(self, share: float) -> float | None:
+        """The value that this share of them is not above, within 2 %; None where that is not known of all."""
+        if not self.count or sum(self.buckets.values()) != self.count:
+            return None
+        found = spread.quantile(self.buckets, share)
+        return None if found is None else min(max(found, self.min), self.max)
 
     def then(self, later: "Statistics") -> "Statistics":
         if not self.count or not later.count:
@@ -101,6 +125,7 @@ class Statistics(msgspec.Struct, frozen=True, tag="statistics"):
             self.sum + later.sum,
             self.count + later.count,
             later.latest,
+            spread.both(self.buckets, later.buckets),
         )
 
     beside = then

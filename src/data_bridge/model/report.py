@@ -94,6 +94,12 @@ class StageStatus:
     """Rows it left out on purpose."""
     seconds: float | None
     """At work, over all its workers."""
+    bypassed: int | None = None
+    """Rows that passed it unchanged, switched off."""
+    row_seconds: dict[str, float] = field(default_factory=dict)
+    """What a row took it: `p50` and `p95`, the rows of a packet having equal shares."""
+    statistics: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    """Its own metrics of that kind: `count`, `mean`, `min`, `max`, `p50` and `p95`, by name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ CATALOGUE: Mapping[str, str] = MappingProxyType(
         "rows_out_total": "Rows that left it",
         "failed_total": "Rows it could not use",
         "dropped_total": "Rows it left out on purpose",
+        "bypassed_total": "Rows that passed a stage unchanged while it was switched off",
         "bytes_total": "Bytes that passed it",
         "shards_total": "Shards that passed it",
         "busy_seconds_total": "Seconds at work, over all workers of a part",

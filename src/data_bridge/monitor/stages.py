@@ -1,8 +1,12 @@
 """How each stage of a run stands: failures from the ledger, the rest from what the run has said on this machine."""
 
-from data_bridge.model.metrics import Load, MetricRecord
+from data_bridge.model import spread
+from data_bridge.model.metrics import Load, MetricRecord, Statistics
 from data_bridge.model.report import StageFailures, StageState, StageStatus, StatusReport
 from data_bridge.monitor.snapshot import Snapshot
+
+QUANTILES = (50, 95)
+"""Of values, in percent."""
 
 
 def stage_statuses(
@@ -30,7 +34,21 @@ def _status(stage: StageFailures, record: MetricRecord | None, state: StageState
         processed=record.count("rows_in"),
         skipped=record.count("dropped"),
         seconds=round(seconds, 3),
+        bypassed=record.count("bypassed"),
+        row_seconds=_row_seconds(record),
+        statistics={m.name: _spread(m) for m in record.metrics if isinstance(m, Statistics) and m.count},
     )
+
+
+def _row_seconds(record: MetricRecord) -> dict[str, float]:
+    load = record.get(Load, "load")
+    found = {f"p{share}": spread.quantile(load.row_s if load else {}, share / 100) for share in QUANTILES}
+    return {name: seconds for name, seconds in found.items() if seconds is not None}
+
+
+def _spread(seen: Statistics) -> dict[str, float | None]:
+    whole = {"count": seen.count, "mean": seen.sum / seen.count, "min": seen.min, "max": seen.max}
+    return {**whole, **{f"p{share}": seen.quantile(share / 100) for share in QUANTILES}}
 
 
 def _state(report: StatusReport, failed: int, *, running: bool, paused: bool) -> StageState:

@@ -64,6 +64,8 @@ class StageWork:
     seconds: float
     metrics: tuple[Metric, ...] = ()
     """What it counted of its own."""
+    bypassed: int = 0
+    """Rows that passed it unchanged, switched off."""
 
 
 @dataclass(slots=True)
@@ -152,11 +154,12 @@ class Flow:
             node = self._graph.nodes[transit.at]
             if node.enabled:
                 started = time.thread_time()
-                given = self.given(transit)
-                results = fitted(node.stage, given)
+                results = fitted(node.stage, self.given(transit))
                 self.land(transit, results, time.thread_time() - started)
             else:
-                transit.lots |= _bypassed(node, self._given(transit))
+                given = self._given(transit)
+                transit.lots |= _bypassed(node, given)
+                transit.work.append(StageWork(node.name, 0, 0, 0, 0, 0.0, bypassed=len(given)))
                 transit.at += 1
         if not every:
             needed = {port for node in self._graph.nodes[transit.at :] for port in node.inputs}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+from data_bridge.model import spread
 from data_bridge.model.metrics import Count, Gauge, Load, Metric, MetricRecord, QueueUse, Statistics
 
 FLUSH_S = 0.2
@@ -25,6 +26,8 @@ class Work(Protocol):
     def failed(self) -> int: ...
     @property
     def dropped(self) -> int: ...
+    @property
+    def bypassed(self) -> int: ...
     @property
     def seconds(self) -> float: ...
     @property
@@ -46,6 +49,7 @@ class Part:
         self._lock = lock
         self._clock = clock
         self._busy: dict[str, list[float]] = {}
+        self._row_s: dict[int, int] = {}
         self._counts: dict[str, int] = {}
         self._gauges: dict[str, Gauge] = {}
         self._statistics: dict[str, Statistics] = {}
@@ -74,6 +78,10 @@ class Part:
             if work.failed or work.dropped:
                 counts["failed"] = counts.get("failed", 0) + work.failed
                 counts["dropped"] = counts.get("dropped", 0) + work.dropped
+            if work.bypassed:
+                counts["bypassed"] = counts.get("bypassed", 0) + work.bypassed
+            if work.rows_in:
+                spread.add(self._row_s, work.seconds / work.rows_in, work.rows_in)
             self._busy.setdefault("load", [0.0, 0.0])[0] += work.seconds
             if work.metrics:
                 own = MetricRecord(self._stage, self._type, tuple(work.metrics))
@@ -106,7 +114,7 @@ class Part:
         """One value of many."""
         with self._lock:
             seen = self._statistics.get(name, Statistics(name))
-            self._statistics[name] = seen.then(Statistics(name, value, value, value, 1, value))
+            self._statistics[name] = seen.then(Statistics.of(name, (value,)))
 
     def also(self, source: Flushable) -> None:
         """Flush this with the part: a queue before or behind it, its pool."""
@@ -120,7 +128,11 @@ class Part:
             counts, self._counts = self._counts, {}
             seen, self._statistics = self._statistics, {}
             own, self._own = self._own, None
-            metrics: list[Metric] = [Load(name, *spent) for name, spent in busy.items()]
+            rows, self._row_s = self._row_s, {}
+            metrics: list[Metric] = [
+                Load(name, busy_s, waiting_s, rows if name == "load" else {})
+                for name, (busy_s, waiting_s) in busy.items()
+            ]
             metrics += [Count(name, value) for name, value in counts.items() if value]
             metrics += [*self._gauges.values(), *seen.values()]
             sources = tuple(self._sources)

@@ -1,10 +1,12 @@
 """`shuffle`: another order within blocks of the source."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_bridge.model.metrics import Count, Gauge, Metric
 from data_bridge.runtime.stage import Fields, Result, Stage, StageBatch, StageOptions, option
 from data_bridge.stages import seeding
 
@@ -31,6 +33,8 @@ class Shuffle(Stage[ShuffleOptions]):
 
     kind = "shuffle"
     Options = ShuffleOptions
+    _samples = 0
+    _current = 0
 
     @property
     def block(self) -> int:
@@ -45,7 +49,14 @@ class Shuffle(Stage[ShuffleOptions]):
     def fields(self, fields: Fields) -> Fields:
         return fields
 
+    def flush_metrics(self) -> Sequence[Metric]:
+        """The fill of the last window, and all samples until now (`samples_total`)."""
+        samples, self._samples = self._samples, 0
+        return Gauge("window_current", self._current, self.options.window), Count("samples", samples)
+
     def process(self, batch: StageBatch) -> Result:
+        self._current = len(batch)
+        self._samples += len(batch)
         return batch.only(np.argsort(mixed(batch.indices, self.options.seed), kind="stable"))
 
 
