@@ -185,44 +185,6 @@ def test_giving_a_partition_up_does_not_fence_whoever_holds_it_now(source: Path,
     assert log.failed is None
 
 
-def test_a_rerun_does_not_forget_max_failures(out: Path, tmp_path: Path) -> None:
-    source = tmp_path / "bad.jsonl"
-    write_jsonl(source, 400, bad_every=10)
-    chosen = settings(str(source), out, on_error="skip", max_failures=5)
-
-    for _ in range(3):
-        with pytest.raises(DataError, match="max_failures = 5"):
-            api.run_pipeline(chosen)
-
-    assert not (out / "manifest.json").exists()
-
-
-def test_a_stage_may_fail_so_often_and_a_rerun_does_not_forget(out: Path, tmp_path: Path) -> None:
-    source = tmp_path / "source.jsonl"
-    write_jsonl(source, 400, bad_every=10)
-
-    def chosen(most: int) -> Settings:
-        stage = {"map": {"call": "support.stages:stamped"}, "name": "stamp", "max_failures": most}
-        return settings(str(source), out, on_error="skip", stages=[stage])
-
-    for _ in range(3):
-        with pytest.raises(DataError, match=r"failed in stage stamp, more than pipeline.stages.stamp.max_failures = 5"):
-            api.run_pipeline(chosen(5))
-    assert not (out / "manifest.json").exists()
-
-    assert api.run_pipeline(chosen(12)).failed == 40 + 12
-    with pytest.raises(DataError, match="12 samples failed in stage stamp"):
-        api.run_pipeline(chosen(11))
-
-
-def test_what_fails_in_another_stage_does_not_count_against_a_stage(out: Path, tmp_path: Path) -> None:
-    source = tmp_path / "bad.jsonl"
-    write_jsonl(source, 400, bad_every=10)
-    stages = [{"select": {"fields": ["id"]}, "max_failures": 0}]
-
-    assert api.run_pipeline(settings(str(source), out, on_error="skip", stages=stages)).failed == 40
-
-
 def test_failures_of_stages_that_lead_to_no_writer_cannot_be_limited(source: Path, out: Path) -> None:
     stages = [{"preview": {}, "max_failures": 3}]
 

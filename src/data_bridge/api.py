@@ -8,7 +8,8 @@ from pathlib import Path
 
 from data_bridge.config import Settings, load_settings, run_folder, socket_folders, stages_folder
 from data_bridge.engine.base import EngineReport
-from data_bridge.engine.drive import drive, refuse_too_many_failures
+from data_bridge.engine.drive import drive
+from data_bridge.engine.limits import refuse_too_many_failures
 from data_bridge.errors import BridgeError, ConfigError, FatalError
 from data_bridge.events import (
     BudgetUsed,
@@ -115,7 +116,7 @@ def _run(
     run_plan = prepare()
     logs = pipeline.logs()
     resumed = any(log.shards or log.done for log in logs.values())
-    refuse_too_many_failures(settings, logs)
+    refuse_too_many_failures(settings, run_plan, logs)
     observer(_planned(run_plan, store, logs))
     report = EngineReport({})
     waits = _Waits(observer)
@@ -128,7 +129,7 @@ def _run(
         if report.interrupted:
             return _interrupted(pipeline, started, resumed=resumed)
         raise report.error or FatalError("partitions are left undone", hint="run the same command again")
-    refuse_too_many_failures(settings, logs)
+    refuse_too_many_failures(settings, run_plan, logs)
     manifest = pipeline.finalize()
     made = manifest.totals
     observer(RunFinalized(_manifest_uri(store), made.samples, made.failed, made.shards, made.bytes))

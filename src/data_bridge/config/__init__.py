@@ -2,7 +2,7 @@
 
 from data_bridge.config.changes import exported, with_changes
 from data_bridge.config.environment import hf_endpoint, hf_token, http_proxy, socket_folders, vast_key
-from data_bridge.config.fields import Section
+from data_bridge.config.fields import Section, share
 from data_bridge.config.fingerprint import byte_settings, changed_values, config_hash
 from data_bridge.config.loading import explained, load_settings, overridden
 from data_bridge.config.monitoring import MetricsSettings
@@ -64,6 +64,7 @@ __all__ = [
     "run_folder",
     "runs_folder",
     "secrets_in",
+    "share",
     "socket_folders",
     "stages_folder",
     "vast_key",

@@ -1,8 +1,10 @@
 """What the blocks of a config are made of."""
 
+import re
+from fractions import Fraction
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
               "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
@@ -27,8 +29,28 @@ def parse_size(value: object) -> object:
     return round(float(number) * unit)
 
 
+def share(value: str) -> Fraction:
+    """`"0.5%"` as 1/200, exactly. Raises ValueError for what is no share."""
+    number, percent, rest = value.strip().partition("%")
+    if (
+        not percent
+        or rest
+        or not re.fullmatch(r"\d+(\.\d+)?", number.strip())
+        or (found := Fraction(number.strip())) > 100
+    ):
+        raise ValueError(f"{value!r} is no share: write 0.5%, at most 100%")
+    return found / 100
+
+
+def _share_text(value: str) -> str:
+    share(value)
+    return value
+
+
 Size = Annotated[int, BeforeValidator(parse_size)]
 Count = Annotated[int, BeforeValidator(refuse_bool)]
+Failures = Annotated[Count, Field(ge=0)] | Annotated[str, AfterValidator(_share_text)]
+"""How many samples may fail: a number, or a share such as `0.5%`."""
 
 
 def field(default: Any = ..., *, byte: bool, **extra: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import AliasChoices, SecretStr, field_validator, model_validator
 
-from data_bridge.config.fields import Count, Section, Size, field
+from data_bridge.config.fields import Count, Failures, Section, Size, field
 from data_bridge.config.monitoring import MetricsSettings
 from data_bridge.config.secrets import Hidden
 from data_bridge.config.stages import PoolSettings, StageSettings, WriterSettings, numbered
@@ -136,7 +136,11 @@ class PipelineSettings(Section):
     on_error: Literal["fail", "skip", "quarantine"] = field(
         "fail", byte=True, description="a bad sample: stop, leave it out, or leave it out and keep its raw bytes"
     )
-    max_failures: Count | None = field(None, byte=False, ge=0, description="stop when more samples than this failed")
+    max_failures: Failures | None = field(
+        None,
+        byte=False,
+        description="stop when more samples than this failed: a number, or a share of the source's (`0.5%`)",
+    )
     partition_bytes: Size = field(256_000_000, byte=True, gt=0, description="size of the unit of work")
     max_lag_samples: Count | None = field(
         None,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, field_validator, model_validator
 
-from data_bridge.config.fields import Count, Section, Size, field
+from data_bridge.config.fields import Count, Failures, Section, Size, field
 from data_bridge.config.secrets import Hidden
 
 QUEUE_CAPACITY = 4
@@ -82,8 +82,10 @@ class StageSettings(Section):
     on_error: Literal["fail", "skip", "quarantine"] | None = field(
         None, byte=True, description="a sample it cannot use; default: `pipeline.on_error`"
     )
-    max_failures: Count | None = field(
-        None, byte=False, ge=0, description="stop when more samples than this failed in it"
+    max_failures: Failures | None = field(
+        None,
+        byte=False,
+        description="stop when more samples than this failed in it: a number, or a share of the source's (`0.5%`)",
     )
     enabled: bool = field(True, byte=True, description="false: samples pass it unchanged")
 

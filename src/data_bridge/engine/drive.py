@@ -1,27 +1,27 @@
 """Driving a run: who may work on what, which engine does it, and when it has to stop."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
-from data_bridge.config import PipelineSettings, Settings
+from data_bridge.config import Settings
 from data_bridge.engine.base import Engine, EngineReport
 from data_bridge.engine.cores import usable_cores
 from data_bridge.engine.inline import InlineEngine
+from data_bridge.engine.limits import FailuresLimited
 from data_bridge.engine.listening import listening, ordered
 from data_bridge.engine.orders import Orders
 from data_bridge.engine.partitions import PartitionWork, Parts
 from data_bridge.engine.processes import ProcessEngine
 from data_bridge.engine.surveying import survey
 from data_bridge.errors import BusyError, DataError, FatalError, RetryableError, SourceError
-from data_bridge.events import Event, ItemFailed, Notice, Observer, PartitionDone, ShardCommitted
+from data_bridge.events import Notice, Observer
 from data_bridge.io.codecs import is_compressed
 from data_bridge.model.plan import Plan
 from data_bridge.model.shards import Claim
 from data_bridge.pipelines.base import Pipeline, Takeover
 from data_bridge.pipelines.single_writer import single_writer
 from data_bridge.utils import claims
-from data_bridge.utils.progress import PartitionLog, failures_by_stage, totals
+from data_bridge.utils.progress import PartitionLog
 
 INLINE_BYTES = 64_000_000
 """A source smaller than this costs less in this process than starting others."""
@@ -58,7 +58,7 @@ def drive(
     if (stopped := survey(pipeline, looking, slots, orders, observer)) is not None:
         return stopped
     work = PartitionWork(pipeline.settings, Parts(pipeline.plan), pipeline.store, driver, slots, takeover)
-    counting = _Counting(observer, pipeline.settings, logs)
+    counting = FailuresLimited(observer, pipeline.settings.pipeline, pipeline.plan, logs)
     todo = sorted(set(unfinished) - set(elsewhere))
     with (
         engine.ready(work, todo),
@@ -126,44 +126,3 @@ def _unfinished_as_error(report: EngineReport) -> EngineReport:
             )
             return replace(report, error=outcome.error if isinstance(outcome.error, RetryableError) else taken)
     return report
-
-
-class _Counting:
-    """Passes events on, and stops the run when more samples failed than a `max_failures` allows."""
-
-    def __init__(self, observer: Observer, settings: Settings, logs: Mapping[int, PartitionLog]) -> None:
-        self._observer = observer
-        self._pipeline = settings.pipeline
-        self._failed, self._by_stage = _failures(logs)
-
-    def __call__(self, event: Event, /) -> None:
-        self._observer(event)
-        if isinstance(event, (ShardCommitted, PartitionDone)):
-            self._failed += event.failed
-            self._by_stage.update(event.failed_by)
-        if not isinstance(event, ItemFailed):
-            _refuse_more_than(self._pipeline, self._failed, self._by_stage)
-
-
-def refuse_too_many_failures(settings: Settings, logs: Mapping[int, PartitionLog]) -> None:
-    """Raise DataError when the ledger holds more failed samples than a `max_failures` allows, of the run or of a stage."""
-    _refuse_more_than(settings.pipeline, *_failures(logs))
-
-
-def _failures(logs: Mapping[int, PartitionLog]) -> tuple[int, Counter[str]]:
-    """Failed samples in the ledger, all and by stage."""
-    return totals(logs.values()).failed, failures_by_stage(logs.values())
-
-
-def _refuse_more_than(pipeline: PipelineSettings, failed: int, by_stage: Mapping[str, int]) -> None:
-    limits = [("", pipeline.max_failures, failed, "pipeline.max_failures")]
-    limits += [
-        (f" in stage {s.name}", s.max_failures, by_stage.get(s.name, 0), f"pipeline.stages.{s.name}.max_failures")
-        for s in pipeline.stages
-    ]
-    for where, most, found, name in limits:
-        if most is not None and found > most:
-            raise DataError(
-                f"{found} samples failed{where}, more than {name} = {most}",
-                hint="look at the failures under _bridge/ at the destination; mend the source or raise the limit",
-            )
