@@ -91,7 +91,7 @@ def test_a_bid_that_is_too_low_names_the_machine_it_made(server: Server) -> None
      ("too_often_text", Busy), ("too_often_json", Busy)],
 )  # fmt: skip
 def test_a_rental_that_was_clearly_refused_is_not_unclear(server: Server, kind: Kind, error: type[Exception]) -> None:
-    server.world.faults.plan(Fault("create", kind))
+    server.world.faults.plan(Fault("create", kind, 9))
 
     with pytest.raises(error) as raised:
         client(server).rent(server.world.offers[0]["id"], REQUEST)
@@ -183,3 +183,23 @@ def test_calls_of_a_kind_keep_their_distance(server: Server) -> None:
 def test_a_nobody_behind_the_address_is_no_unclear_rental() -> None:
     with pytest.raises(Busy):
         VastClient("key", "http://127.0.0.1:9", pace_s={}).rent(1, REQUEST)
+
+
+def test_an_offer_without_a_price_is_left_out_and_the_others_are_found(server: Server) -> None:
+    server.world.offers[0]["min_bid"] = None
+
+    found = client(server).offers({}, bid=True, disk_gb=20)
+
+    assert len(found) == 63
+    assert server.world.offers[0]["id"] not in [o.id for o in found]
+
+
+def test_what_a_host_says_cannot_command_a_terminal(server: Server) -> None:
+    made = client(server).rent(server.world.offers[0]["id"], REQUEST)
+    server.world.instances[made.id].message = "Error: \x1b]0;owned\x07 no space\x9b2J"
+
+    seen = client(server).instance(made.id)
+
+    assert seen is not None
+    assert seen.message.isprintable()
+    assert "no space" in seen.message

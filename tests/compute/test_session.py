@@ -1,7 +1,12 @@
 """A machine for the length of a block: its time, its key, and going on with it another day."""
 
+import errno
+import signal
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,16 +18,18 @@ from fake_vast.world import World
 from support.rented import QUICK, quick_client
 
 from data_bridge.compute.choice import Candidate, Need, ranked
+from data_bridge.compute.reaping import held
 from data_bridge.compute.rentals import Rentals
 from data_bridge.compute.runner import Following, attached
 from data_bridge.compute.session import BadMachine, Order, VastSession
-from data_bridge.compute.ssh import Link, Ssh
+from data_bridge.compute.signals import unheard
+from data_bridge.compute.ssh import Link, LinkLost, Ssh, make_key
 from data_bridge.config import Settings, VastSettings
 from data_bridge.errors import FatalError
 from data_bridge.model.rental import Address
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "never")
-JOB = """S="$HOME/.data-bridge"; cd "$S"
+JOB = """S="$HOME/.data-bridge"; cd "$S"; mkdir started
 setsid nohup sh -c 'echo $$ > pid; echo first > log; sleep {seconds}; echo last >> log; echo 3 > rc' </dev/null >/dev/null 2>&1 &
 until [ -e log ]; do sleep 0.05; done"""
 
@@ -96,15 +103,14 @@ def test_a_log_is_followed_over_lost_connections_without_a_byte_lost_or_twice(
             self.run = inner.run
 
         def stream(self, script: str) -> Iterator[bytes]:
-            from data_bridge.compute.ssh import LinkLost
-
             for block in self._inner.stream(script):
                 yield block[:3000]
                 raise LinkLost("cut")
 
     log: list[bytes] = []
+    session.patience = replace(QUICK, linger_s=60.0)
     with session.machine(cheapest(server), order()) as link:
-        link.run('cd "$HOME/.data-bridge"; seq 1 2000 > log; echo $$ > pid; echo 0 > rc')
+        link.run('cd "$HOME/.data-bridge"; mkdir started; seq 1 2000 > log; echo $$ > pid; echo 0 > rc')
         original = session.link
         session.link = lambda found: Cutting(original(found))  # type: ignore[arg-type, method-assign, assignment, return-value]
         Following(session, lambda _: None, log.append, threading.Event().wait).to_the_end(Cutting(link))  # type: ignore[arg-type]
@@ -141,8 +147,6 @@ def test_a_rental_that_was_never_made_is_closed_and_says_so(server: Server, sess
 def test_a_machine_that_cannot_be_proved_gone_is_said_loudly_and_stays_in_the_ledger(
     server: Server, session: VastSession, tmp_path: Path
 ) -> None:
-    from dataclasses import replace
-
     session.patience = replace(QUICK, destroy_s=0.3)
     server.world.faults.plan(Fault("destroy", "refused", times=10_000))
 
@@ -151,3 +155,80 @@ def test_a_machine_that_cannot_be_proved_gone_is_said_loudly_and_stays_in_the_le
 
     (rental,) = Rentals(tmp_path / "rentals").all()
     assert rental.open
+
+
+@pytest.mark.parametrize("gives_up", [False, True])
+def test_a_machine_that_the_service_does_not_know_at_first_is_neither_lost_nor_forgotten(
+    server: Server, session: VastSession, gives_up: bool
+) -> None:
+    server.world.knobs.unknown_for_s = server.world.knobs.listed_after_s = 1.0
+    session.patience = replace(QUICK, unlisted_s=5.0)
+    if gives_up:
+
+        def stop(step: str) -> None:
+            if step == "key sent":
+                raise KeyboardInterrupt
+
+        session._step = stop
+
+    with suppress(KeyboardInterrupt), session.machine(cheapest(server), order()) as link:
+        assert link.run("echo here") == b"here\n"
+
+    assert len(server.world.instances) == 1
+    assert server.world.living == []
+    assert session.rental is not None
+    assert session.rental.state == "gone"
+
+
+def test_a_machine_that_costs_more_than_was_offered_is_given_back(server: Server, session: VastSession) -> None:
+    server.world.knobs.dearer = 1.3
+
+    with (
+        pytest.raises(BadMachine, match=r"not \$0.4\d\d/h as it was offered"),
+        session.machine(cheapest(server), order()),
+    ):
+        raise AssertionError("it was taken")
+
+    assert server.world.living == []
+
+
+def test_a_rental_that_was_refused_for_being_too_early_is_tried_again(server: Server, session: VastSession) -> None:
+    server.world.faults.plan(Fault("create", "too_often_text", 2))
+
+    with session.machine(cheapest(server), order()) as link:
+        assert link.run("echo here") == b"here\n"
+
+    assert len(server.world.instances) == 1
+
+
+def test_an_address_that_looks_like_an_option_is_none(tmp_path: Path) -> None:
+    make_key(tmp_path)
+
+    with pytest.raises((LinkLost, FatalError)):
+        Ssh(Address(f"-oProxyCommand=touch {tmp_path}/owned", 22), "vast-1", tmp_path).run("true")
+
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_second_hangup_on_a_closed_terminal_does_not_stop_the_destruction() -> None:
+    def closed(_text: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with unheard(closed):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_machines_of_another_computer_are_reaped_only_when_their_time_is_over(
+    server: Server, session: VastSession, tmp_path: Path
+) -> None:
+    vast, elsewhere = quick_client(server.world.account_key, server.url), Rentals(tmp_path / "another computer")
+
+    with session.machine(cheapest(server), order()):
+        (seen,) = held(vast, elsewhere)
+    assert not seen.overdue
+
+    (machine,) = server.world.instances.values()
+    machine.gone_at, machine.request["env"]["DATA_BRIDGE_DEADLINE"] = None, str(int(time.time()) - 1)
+    (late,) = held(vast, elsewhere)
+    assert late.overdue
+    machine.destroy()

@@ -116,7 +116,7 @@ def test_the_first_script_of_a_machine_fits_the_service_and_names_no_key() -> No
     assert len(watchdog.ONSTART) < 4000
     subprocess.run(["sh", "-n"], input=watchdog.ONSTART, text=True, check=True)
     told = watchdog.environment(
-        api_url="https://x", login="ssh-ed25519 A", deadline=1.5, idle_s=1, linger_s=1, tick_s=0.1
+        api_url="https://x", login="ssh-ed25519 A", now=0.0, deadline=1.5, idle_s=1, linger_s=1, tick_s=0.1
     )
     assert told["DATA_BRIDGE_DEADLINE"] == "1"
     assert told["DATA_BRIDGE_TICK_S"] == "1"

@@ -86,6 +86,10 @@ class Knobs:
     label_lost: bool = False
     listed_after_s: float = 0.0
     still_listed_s: float = 0.0
+    unknown_for_s: float = 0.0
+    """A new machine may not be known by its number at first."""
+    dearer: float = 1.0
+    """What a machine costs, as a multiple of what was offered."""
     paced: bool = False
     """Whether the documented least times between calls are asked for."""
     cut_off: bool = False

@@ -24,6 +24,7 @@ class Instance:
     machine: Machine
     boot: Boot
     born: float
+    dearer: float = 1.0
     keys: list[str] = field(default_factory=list)
     label: str | None = None
     actual: str | None = None
@@ -44,7 +45,7 @@ class Instance:
     @property
     def price(self) -> float:
         """Of an hour of running, without the disk."""
-        return float(self.request["price"]) if self.request.get("price") else float(self.offer["dph_base"])
+        return self.dearer * float(self.request.get("price") or self.offer["dph_base"])
 
     @property
     def disk_price(self) -> float:

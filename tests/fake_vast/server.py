@@ -200,8 +200,8 @@ def _search(server: Server, number: int, body: dict[str, Any], query: object) ->
 
 
 def _show(server: Server, number: int, body: object, query: object) -> dict[str, Any]:
-    instance = server.world.instances.get(number)
-    return {"instances": instance.record() if instance is not None and instance.alive else None}
+    instance = server.world.known(number)
+    return {"instances": instance.record() if instance is not None else None}
 
 
 def _list(server: Server, number: int, body: object, query: dict[str, list[str]]) -> dict[str, Any]:

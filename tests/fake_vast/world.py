@@ -86,6 +86,7 @@ class World:
             made = Instance(
                 number, row, request, secrets.token_hex(32), self.make_machine(),
                 boots[len(self.instances)] if len(self.instances) < len(boots) else self.knobs.boot, time.time(),
+                self.knobs.dearer,
             )  # fmt: skip
             made.label = None if self.knobs.label_lost else request.get("label")
             self.instances[number] = made
@@ -116,10 +117,16 @@ class World:
         status, error = [(404, "invalid_args"), (410, "no_such_ask"), (400, "no_such_ask")][next(self._refusals) % 3]
         return Refusal(status, error, "error 404/3603: no_such_ask Instance type by id is not available.")
 
+    def known(self, number: int) -> Instance | None:
+        """What the service says is there."""
+        found = self.instances.get(number)
+        old_enough = found is not None and time.time() - found.born >= self.knobs.unknown_for_s
+        return found if found is not None and found.alive and old_enough else None
+
     def lost(self, number: int) -> Instance:
         """Raises Refusal where there is no such instance."""
-        found = self.instances.get(number)
-        if found is None or not found.alive:
+        found = self.known(number)
+        if found is None:
             raise Refusal(404, "no_such_instance", f"Instance {number} not found.")
         return found
 

@@ -62,7 +62,7 @@ class VastClient:
     def account(self) -> int:
         """The number of the account that the key belongs to."""
         found = self._again("show", "GET", "/api/v0/users/current/", "who the key belongs to")
-        return int(found["id"])
+        return _parsed(lambda row: int(row["id"]), found)
 
     def offers(self, filters: Mapping[str, Any], *, bid: bool, disk_gb: float) -> tuple[Offer, ...]:
         """Up to 64 offers that match, cheapest hours first. Who needs a filter to hold checks it again: the service does
@@ -82,7 +82,8 @@ class VastClient:
         rows = found.get("offers")
         if not isinstance(rows, list):
             raise FatalError("Vast.ai: searching offers: the answer holds no offers")
-        return tuple(_parsed(lambda row: answers.offer(row, bid=bid), row) for row in rows)
+        # of each row by itself: one that cannot be bid for says so by a price that is none
+        return tuple(offer for row in rows if (offer := answers.offer_in(row, bid=bid)) is not None)
 
     def offer(self, number: int, *, bid: bool, disk_gb: float) -> Offer | None:
         """One offer by its number, None when it is gone."""
@@ -90,7 +91,14 @@ class VastClient:
         return next((o for o in found if o.id == number), None)
 
     def rent(self, offer: int, request: Mapping[str, Any]) -> Contract:
-        """Rent it. Raises OfferGone or ConfigError when nothing was rented, and RentalUnclear when something may be."""
+        """Rent it. Raises OfferGone, Busy or ConfigError when nothing was rented, and RentalUnclear when something may be."""
+        made = self._retry(lambda: self._rented(offer, request))
+        if isinstance(made, OfferGone):
+            raise made
+        return made
+
+    def _rented(self, offer: int, request: Mapping[str, Any]) -> Contract | OfferGone:
+        """Raises Busy, after which it may be tried again, only when it is known that nothing was rented."""
         what = "renting"
         self._wait("rent")
         try:
@@ -107,6 +115,8 @@ class VastClient:
         if contract is not None or refused is None or (isinstance(refused, Busy) and status != 429):
             said = refused.message if refused is not None else "it named no machine"
             raise RentalUnclear(f"Vast.ai: a rental was answered with an error: {said}", contract=contract)
+        if isinstance(refused, OfferGone):
+            return refused
         raise refused
 
     def instances(self) -> tuple[Instance, ...]:
@@ -120,6 +130,8 @@ class VastClient:
             if not isinstance(rows, list):
                 raise FatalError("Vast.ai: listing what is rented: the answer holds no list")
             found += [_parsed(answers.instance, row) for row in rows]
+            if page.get("next_token") == token and token:
+                raise FatalError("Vast.ai: listing what is rented: the same page comes again and again")
             token = page.get("next_token")
             if not token or not rows:
                 return tuple(found)
@@ -137,13 +149,15 @@ class VastClient:
             return None
         return _parsed(answers.instance, row)
 
-    def destroy(self, number: int) -> None:
-        """Ask for it once; that a machine is unknown counts as done. Whether it is gone is for `instance` to say."""
+    def destroy(self, number: int) -> bool:
+        """Ask for it once; False: no such machine is known. Whether it is gone is for `instance` to say."""
         try:
             self._again("destroy", "DELETE", f"/api/v0/instances/{number}/", "destroying a machine", {})
         except FatalError as error:
             if "no_such_instance" not in error.message and "not_found" not in error.message:
                 raise
+            return False
+        return True
 
     def attach_key(self, number: int, public_key: str) -> None:
         """Let the owner of this key in."""

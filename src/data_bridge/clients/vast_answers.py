@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_bridge.errors import BridgeError, ConfigError, FatalError, RetryableError
-from data_bridge.model.rental import Address, Instance, Offer
+from data_bridge.model.rental import DEADLINE, Address, Instance, Offer
 
 _SHOWN = 200
 _AUTH = ("auth_error", "session expired", "two factor", "requires login", "invalid user key")
@@ -36,8 +36,13 @@ def words(body: Any) -> str:
     """What an answer says is wrong. Nothing else of it: it may repeat what was sent."""
     if isinstance(body, Mapping):
         said = [str(body[key]) for key in ("error", "msg", "message", "detail") if body.get(key)]
-        return ": ".join(dict.fromkeys(said))[:_SHOWN]
-    return str(body)[:_SHOWN] if body else ""
+        return plain(": ".join(dict.fromkeys(said)))
+    return plain(str(body)) if body else ""
+
+
+def plain(text: str) -> str:
+    """The beginning of what a stranger says, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in text).strip()[:_SHOWN]
 
 
 def refusal(status: int, body: Any, what: str) -> BridgeError | None:
@@ -68,8 +73,15 @@ def contract_in(body: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def offer(row: Mapping[str, Any], *, bid: bool) -> Offer:
-    """Raises KeyError, TypeError or ValueError for a row that is none."""
+def offer_in(row: Any, *, bid: bool) -> Offer | None:
+    """None for a row that is none, or has no price."""
+    try:
+        return _offer(row, bid=bid)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _offer(row: Mapping[str, Any], *, bid: bool) -> Offer:
     return Offer(
         id=int(row.get("ask_contract_id") or row["id"]),
         machine_id=int(row["machine_id"]),
@@ -100,13 +112,23 @@ def instance(row: Mapping[str, Any]) -> Instance:
         current=str(row.get("cur_state") or ""),
         intended=str(row.get("intended_status") or ""),
         next=str(row.get("next_state") or ""),
-        message=str(row.get("status_msg") or "").strip()[:_SHOWN],
+        message=plain(str(row.get("status_msg") or "")),
         usd_hour=float(row.get("dph_total") or 0.0),
         direct=_direct(row),
         proxy=_proxy(row),
         started=row.get("start_date"),
         uptime_mins=row.get("uptime_mins"),
+        deadline=_deadline(row.get("extra_env")),
     )
+
+
+def _deadline(env: Any) -> float | None:
+    """When the machine destroys itself, as its renter told it."""
+    pairs = env.items() if isinstance(env, Mapping) else env if isinstance(env, list) else ()
+    for pair in pairs:
+        if isinstance(pair, (list, tuple)) and len(pair) == 2 and pair[0] == DEADLINE and str(pair[1]).isdecimal():
+            return float(pair[1])
+    return None
 
 
 def _direct(row: Mapping[str, Any]) -> Address | None:

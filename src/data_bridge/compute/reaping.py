@@ -39,7 +39,9 @@ def held(client: VastClient, rentals: Rentals) -> list[Held]:
             machines.remove(mine)
         lost = now - rental.created > RENTING_S and (mine is None or rental.state == "intended")
         found.append(Held(mine, rental, overdue=lost or now >= rental.deadline))
-    found += [Held(i, None, overdue=True) for i in machines if i.label.startswith(PREFIX)]
+    found += [
+        Held(i, None, overdue=i.deadline is None or now >= i.deadline) for i in machines if i.label.startswith(PREFIX)
+    ]
     return found
 
 

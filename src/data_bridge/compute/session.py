@@ -23,6 +23,8 @@ _NEVER = ("error response from daemon", "failed to pull image", "no space left o
           "unauthorized", "pull rate limit", "pull access denied", "unexpected eof", "oci runtime")  # fmt: skip
 _OVER = ("exited", "stopped", "frozen")
 AWAY = ("offline", "unknown")
+DEARER = 1.05
+"""Times the price that was offered: rounding, and no more."""
 
 
 class BadMachine(BridgeError):
@@ -124,6 +126,7 @@ class VastSession:
         env = watchdog.environment(
             api_url=self._client.api_url,
             login=login,
+            now=now,
             deadline=deadline,
             idle_s=pace.idle_s,
             linger_s=pace.linger_s,
@@ -184,12 +187,19 @@ class VastSession:
 
     def wait_until_running(self) -> None:
         """Raises BadMachine when it will not."""
-        end, away_since = time.monotonic() + self.patience.boot_s, None
+        began, away_since = time.monotonic(), None
+        end = began + self.patience.boot_s
+        met = False
         while True:
-            found = self._usable()
+            found = self.look()
+            now = time.monotonic()
+            met = met or found is not None
+            if not met and now - began <= self.patience.unlisted_s:
+                self._wait(self.patience.poll_s)
+                continue
+            found = self._usable(found)
             if found.status == "running":
                 return
-            now = time.monotonic()
             away_since = (away_since or now) if found.status in AWAY else None
             if now > end or (away_since and now - away_since > self.patience.away_s):
                 raise BadMachine(f"machine {self.id} is {found.status or 'not there'} and does not start")
@@ -200,7 +210,7 @@ class VastSession:
         end, dark_since = time.monotonic() + self.patience.ssh_s, None
         unwatched_since: float | None = None
         while True:
-            found = self._usable()
+            found = self._usable(self.look())
             try:
                 link = self.link(found)
                 if link is None:
@@ -223,11 +233,13 @@ class VastSession:
                     raise BadMachine(f"machine {self.id} has no watchdog that could destroy it")
             self._wait(self.patience.poll_s / 5)
 
-    def _usable(self) -> Instance:
-        found = self.look()
+    def _usable(self, found: Instance | None) -> Instance:
         why = fate(found)
         if why or found is None:
             raise BadMachine(f"machine {self.id} {why}")
+        asked = self._known.usd_hour
+        if found.usd_hour > asked * DEARER:
+            raise BadMachine(f"machine {self.id} costs ${found.usd_hour:.3f}/h, not ${asked:.3f}/h as it was offered")
         return found
 
     def end(self) -> None:

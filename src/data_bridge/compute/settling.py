@@ -9,6 +9,9 @@ from data_bridge.compute.rentals import Rentals
 from data_bridge.errors import BridgeError, FatalError
 from data_bridge.model.rental import Instance, Rental
 
+CALL_S = 60.0
+"""A rental's answer comes within so long, or not at all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -36,9 +39,10 @@ def settle(
 ) -> Rental:
     """Destroy what a rental may have rented, and prove that nothing of it is left. Raises FatalError when it cannot."""
     end = time.monotonic() + patience.destroy_s
+    settling = _Settling(client, rental, patience)
     while True:
         try:
-            done = _settled(client, rental, patience)
+            done = settling.tried()
             if done is not None:
                 return rentals.put(done)
             last = "it is still there, or not listed yet"
@@ -52,19 +56,36 @@ def settle(
         wait(min(patience.poll_s, 3.0))
 
 
-def _settled(client: VastClient, rental: Rental, patience: Patience) -> Rental | None:
-    """None: not yet."""
-    now = time.time()
-    number = rental.instance
-    if number is None:
-        mine = _made_by(rental, client.instances())
-        if not mine:
-            return replace(rental, state="never", ended=now) if now - rental.created > patience.unlisted_s else None
-        number = mine[0].id
-    client.destroy(number)
-    if client.instance(number) is not None or any(i.id == number for i in client.instances()):
-        return None
-    return replace(rental, state="gone", ended=now, instance=number)
+class _Settling:
+    """One rental on its way to an end."""
+
+    def __init__(self, client: VastClient, rental: Rental, patience: Patience) -> None:
+        self._client, self._rental, self._patience = client, rental, patience
+        self._began = time.monotonic()
+        self._met = False
+        """Whether the service has owned to the machine: only then is its absence a proof."""
+
+    def tried(self) -> Rental | None:
+        """None: not yet."""
+        rental, client = self._rental, self._client
+        number = rental.instance
+        if number is None:
+            mine = _made_by(rental, client.instances())
+            if not mine:
+                return replace(rental, state="never", ended=time.time()) if self._would_be_known() else None
+            number = mine[0].id
+        self._met = client.destroy(number) or self._met
+        if client.instance(number) is not None or any(i.id == number for i in client.instances()):
+            self._met = True
+            return None
+        if not self._met and not self._would_be_known():
+            return None
+        return replace(rental, state="gone", ended=time.time(), instance=number)
+
+    def _would_be_known(self) -> bool:
+        """Whether a machine would have come to the service's knowledge by now, had there been one."""
+        since_answer = time.time() - self._rental.created - CALL_S
+        return max(since_answer, time.monotonic() - self._began) > self._patience.unlisted_s
 
 
 def _made_by(rental: Rental, found: Iterable[Instance]) -> list[Instance]:

@@ -3,7 +3,7 @@
 import signal
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -30,7 +30,8 @@ def unheard(tell: Callable[[str], None]) -> Generator[None]:
     """Whoever asks to stop is told why it takes a moment."""
 
     def handler(_signum: int, _frame: FrameType | None) -> None:
-        tell("a moment: the machine is being destroyed")
+        with suppress(OSError):  # a terminal that was closed must not end what this block does
+            tell("a moment: the machine is being destroyed")
 
     with _installed(handler):
         yield

@@ -56,7 +56,7 @@ class Ssh:
         }  # fmt: skip
         self._words = ["ssh", "-F", "/dev/null", "-i", str(folder / "key"), "-p", str(address.port), "-l", "root", "-T"]
         self._words += [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
-        self._words += [address.host, "--"]
+        self._words += ["--", address.host]
 
     def run(self, script: str, stdin: bytes = b"", *, timeout_s: float = 60.0) -> bytes:
         """Its standard output. Raises LinkLost, or FatalError for a command that failed."""

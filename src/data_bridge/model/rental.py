@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+DEADLINE = "DATA_BRIDGE_DEADLINE"
+"""The variable of a rented machine that says when it destroys itself."""
 MONTH_H = 720.0
 """Hours of the vendor's month, by which disks are priced."""
 
@@ -61,6 +63,8 @@ class Instance:
     proxy: Address | None
     started: float | None
     uptime_mins: float | None
+    deadline: float | None = None
+    """When it destroys itself, where it was rented by this product."""
 
     @property
     def outbid(self) -> bool:
