@@ -19,7 +19,7 @@ from support.runs import out, settings, source
 import data_bridge.errors
 from data_bridge import api
 from data_bridge.config import Settings
-from data_bridge.errors import BusyError, ConfigError, ConflictError, DataError
+from data_bridge.errors import BusyError, ConfigError, ConflictError, DataError, FatalError
 from data_bridge.events import Event, Notice, RunFinalized, RunPlanned, ShardCommitted
 from data_bridge.model.report import PlanReport
 from data_bridge.model.shards import Claim
@@ -482,3 +482,27 @@ class Unconditional:
 
 def no_links(source: Path, target: Path) -> None:
     raise OSError(errno.EPERM, "no hard links here")
+
+
+@pytest.mark.parametrize("executor", ["inline", "thread", "process"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_function_that_exits_for_a_sample_has_failed_for_it(
+    source: Path, out: Path, executor: str, workers: int
+) -> None:
+    stage = {"map": {"call": "support.stages:leaving_at_37"}, "executor": executor, "on_error": "skip"}
+
+    report = api.run_pipeline(settings(source, out, stages=[stage]), workers=workers)
+
+    assert (report.samples, report.failed) == (119, 1)
+
+
+def test_a_stage_that_exits_does_not_pass_for_the_end_of_the_command(source: Path, out: Path) -> None:
+    with pytest.raises(FatalError, match=r"ended the process \(exit code 0\)"):
+        api.run_pipeline(settings(source, out, stages=[{"support.stages:Leaving": {}}]))
+
+
+def test_a_script_that_exits_when_it_is_imported_is_refused(source: Path, out: Path, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("def same(row):\n    return row\nraise SystemExit(0)\n")
+
+    with pytest.raises(ConfigError, match="cannot be loaded: SystemExit"):
+        api.run_pipeline(settings(source, out, stages=[{"map": {"call": f"{tmp_path}/script.py:same"}}]))

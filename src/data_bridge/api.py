@@ -1,8 +1,8 @@
 """The programmatic face: run, plan, look, verify. No prints, no exits; errors are `BridgeError`s."""
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def run_pipeline(
     Returns when the manifest is published, or when a signal stopped the run (status `interrupted`). Raises ConfigError
     before any work, DataError for a bad sample under `on_error: fail`, and other `BridgeError`s with progress kept.
     """
-    with Monitor(observer, settings) as monitor:
+    with _no_exits(), Monitor(observer, settings) as monitor:
         pipeline = PipelineFactory.create(settings, _open(settings, prefix, open_destination))
         prepare = partial(pipeline.prepare_anew, steal=steal) if fresh else pipeline.prepare
         return _run(pipeline, prepare, monitor, workers=workers, steal=steal)
@@ -103,7 +103,7 @@ def retry_failed(
     The code of stages may have been mended meanwhile. Raises ConflictError for any other change that makes other bytes and
     for another source, ConfigError where there is no finished dataset, and for stages that see more than one sample.
     """
-    with Monitor(observer, settings) as monitor:
+    with _no_exits(), Monitor(observer, settings) as monitor:
         pipeline = PipelineFactory.create(settings, _open(settings, prefix, open_destination))
         return _run(pipeline, pipeline.prepare_retry, monitor, workers=workers, steal=steal)
 
@@ -154,7 +154,8 @@ def _run(
 
 def plan(settings: Settings, *, prefix: str | None = None, open_destination: OpenStore | None = None) -> PlanReport:
     """What a run would do and what is already done; writes nothing. Raises ConfigError as `run_pipeline` would."""
-    return plan_report(settings, PipelineFactory.create(settings, _open(settings, prefix, open_destination)))
+    with _no_exits():
+        return plan_report(settings, PipelineFactory.create(settings, _open(settings, prefix, open_destination)))
 
 
 def run_id(destination: str, settings: Settings | None = None) -> str:
@@ -223,7 +224,8 @@ def bench(
     from data_bridge.measure.bench import measured  # a run needs none of it
 
     pipeline = PipelineFactory.create(settings, _open(settings, prefix))
-    return measured(pipeline, workers=workers, seconds=seconds, use_store=use_store, observer=observer)
+    with _no_exits():
+        return measured(pipeline, workers=workers, seconds=seconds, use_store=use_store, observer=observer)
 
 
 def made_there(settings: Settings, *, prefix: str | None = None) -> int:
@@ -246,6 +248,18 @@ def verify(destination: str, settings: Settings | None = None, *, deep: bool = F
     """Check a finished dataset: every object exists with its size; `deep` also reads every shard whole:
     SHA-256, counts, the format's own structure, keys unique over the dataset."""
     return verify_dataset(open_store(destination, settings or _no_settings(destination)), deep=deep)
+
+
+@contextmanager
+def _no_exits() -> Generator[None]:
+    """An exit of foreign code (a stage, a source, a script that is imported) must not pass for the end of the command."""
+    try:
+        yield
+    except SystemExit as error:
+        raise FatalError(
+            f"code that the config names ended the process (exit code {error.code})",
+            hint="let it raise another exception that says what is wrong",
+        ) from error
 
 
 def _no_settings(destination: str) -> Settings:

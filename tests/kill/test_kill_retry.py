@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 from support.kill import ShootingDestination, ShootingStore, Shot, run_in_child, tree
-from support.retries import mend, settings
+from support.retries import TIMES, Changing, mend, settings
 
 from data_bridge.api import retry_failed, run_pipeline
 from data_bridge.config import Settings
@@ -21,14 +21,14 @@ WITH_FAILURES = 3
 
 @pytest.fixture
 def chosen(tmp_path: Path) -> Settings:
-    return settings(tmp_path, partition_bytes=5_000)
+    return settings(tmp_path, partition_bytes=5_000, stages=TIMES)
 
 
 @pytest.fixture
 def failed(chosen: Settings, tmp_path: Path) -> Path:
-    """A dataset with failed samples that could be used by now."""
+    """A dataset with failed samples that could be used by now, changed while it was made."""
     root = tmp_path / "failed"
-    run_pipeline(chosen, workers=0, open_destination=ShootingDestination(str(root)))
+    run_pipeline(chosen, workers=0, open_destination=ShootingDestination(str(root)), observer=Changing(root, factor=3))
     mend(tmp_path)
     return root
 

@@ -91,3 +91,14 @@ def test_when_the_source_grew_the_end_is_told_again(tmp_path: Path, out: Path) -
     report = api.run_pipeline(made)
 
     assert told(report.run) == ["before", ["mine", 1, 0, 0], "before", ["mine", 2, 0, 0]]
+
+
+def test_an_exit_before_the_run_is_an_error_and_nothing_is_begun(source: Path, out: Path) -> None:
+    with pytest.raises(ConfigError, match=r"stages\.mine: SystemExit: 0"):
+        api.run_pipeline(settings(source, out, stages=stages(exits="before")))
+    assert not list(out.glob("*.tar"))
+
+
+def test_an_exit_at_the_end_is_an_error(source: Path, out: Path) -> None:
+    with pytest.raises(FatalError, match=r"stages\.mine: SystemExit: 0"):
+        api.run_pipeline(settings(source, out, stages=stages(exits="after")))

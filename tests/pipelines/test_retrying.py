@@ -1,6 +1,7 @@
 """Failed samples are tried again once what failed was mended, and nothing else changes."""
 
 import json
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -9,13 +10,15 @@ from typing import Any
 import pytest
 from support.kill import tree
 from support.readers import read_json_samples, read_tars
-from support.retries import AWAY, NEVER, SAMPLES, counted, mend, settings
+from support.retries import AWAY, NEVER, SAMPLES, TIMES, Changing, counted, mend, settings
 
 from data_bridge import api
 from data_bridge.config import Settings
 from data_bridge.config.calls import load
-from data_bridge.errors import BridgeError, ConfigError, ConflictError, DataError
+from data_bridge.errors import BridgeError, ConfigError, ConflictError, DataError, IntegrityError
 from data_bridge.events import Event, RunPlanned
+from data_bridge.pipelines.factory import PipelineFactory
+from data_bridge.storage import open_store
 
 
 @pytest.fixture
@@ -286,3 +289,96 @@ def test_keys_that_repeat_are_not_taken_for_new_samples(tmp_path: Path, out: Pat
 
     with pytest.raises(ConfigError, match="their key occurs twice"):
         api.retry_failed(chosen)
+
+
+def factors(out: Path, retries: bool) -> dict[int, int]:
+    """By packet of 20 rows, what the numbers of its samples were multiplied by, in shards of the first run or of a retry."""
+    shards = [out / s["path"] for s in manifest(out)["shards"] if (s["retries"] is not None) is retries]
+    rows = [json.loads(sample["json"]) for sample in read_tars(shards)]
+    found = {(row["id"] // 20, row["number"] // row["id"]) for row in rows if row["id"]}
+    assert len(found) == len(dict(found))
+    return dict(found)
+
+
+def test_live_changes_hold_for_the_samples_they_held_for_at_first(tmp_path: Path, out: Path) -> None:
+    chosen = counted(tmp_path, out, stages=TIMES)
+    api.run_pipeline(chosen, observer=Changing(out, 3))
+    before = factors(out, retries=False)
+    mend(tmp_path)
+
+    api.retry_failed(chosen)
+
+    assert set(before.values()) == {1, 3}
+    assert factors(out, retries=True) == before
+
+
+def test_a_live_change_in_a_retry_comes_behind_those_there_were(tmp_path: Path, out: Path) -> None:
+    chosen = counted(tmp_path, out, stages=TIMES)
+    api.run_pipeline(chosen, observer=Changing(out, 3))
+    mend(tmp_path)
+
+    api.retry_failed(chosen, observer=Changing(out, 5))
+
+    before, after = factors(out, retries=False), factors(out, retries=True)
+    assert after == {packet: 1 if factor == 1 else 5 for packet, factor in before.items()}
+    changes = [json.loads(line) for ledger in out.glob("_bridge/*/ledger/*/*.json") for line in [ledger.read_bytes()]]
+    assert {c["number"]: c["value"]["factor"] for c in changes if c["kind"] == "change"} == {0: 3, 1: 5}
+
+
+def test_a_source_that_gives_fewer_samples_than_before_is_refused(tmp_path: Path, out: Path) -> None:
+    code, rows = tmp_path / "mine.py", tmp_path / "rows"
+    code.write_text(
+        "import pathlib\n"
+        f"def rows():\n    for i in range(int(pathlib.Path({str(rows)!r}).read_text())):\n"
+        f"        yield {{'id': i, 'service': {str(tmp_path / 'service')!r}}}\n"
+    )
+    rows.write_text("100")
+    settings(tmp_path, out)
+    chosen = settings(tmp_path, out, input_uri=f"python://{code}:rows")
+    api.run_pipeline(chosen)
+    mend(tmp_path)
+    rows.write_text("50")
+
+    with pytest.raises(BridgeError, match="gave 50 samples where the plan has 95"):
+        api.retry_failed(chosen)
+
+
+@pytest.mark.parametrize("cut", [1, 8])
+def test_a_list_of_samples_that_lost_some_is_refused(tmp_path: Path, out: Path, cut: int) -> None:
+    chosen = settings(tmp_path, out)
+    api.run_pipeline(chosen)
+    PipelineFactory.create(chosen, open_store(str(out), chosen)).prepare_retry()
+    listed = next(out.glob("_bridge/*/retries/*/*"))
+    listed.write_bytes(listed.read_bytes()[:-cut])
+
+    with pytest.raises(IntegrityError, match="bytes instead of"):
+        api.retry_failed(chosen)
+
+
+def test_another_tokenizer_is_no_mended_code(tmp_path: Path, out: Path) -> None:
+    tokenizer = Path(shutil.copy(Path(__file__).parents[2] / "configs" / "data" / "tokenizer.json", tmp_path))
+    source = tmp_path / "texts.jsonl"
+    source.write_text('{"text": "one"}\n{"text": 2}\n')
+    chosen = settings(tmp_path, out, input_uri=str(source), stages=[{"tokenize": {"tokenizer": str(tokenizer)}}])
+    assert api.run_pipeline(chosen).failed == 1
+    tokenizer.write_text(tokenizer.read_text() + " ")
+
+    with pytest.raises(ConflictError, match=r"tokenize: tokenizer.json"):
+        api.retry_failed(chosen)
+
+
+def test_a_stage_may_be_mended_by_taking_its_schema_away(tmp_path: Path, out: Path) -> None:
+    code = tmp_path / "mine.py"
+    chosen = settings(tmp_path, out, stages=[{f"{code}:Mine": {}}])
+    stage = (
+        "import pyarrow as pa\nfrom data_bridge.runtime.stage import Stage, StageOptions\n"
+        "class Mine(Stage[StageOptions]):\n    kind = 'mine'\n"
+        "    def process(self, batch):\n        return batch.same(batch.rows)\n"
+    )
+    code.write_text(stage + "    input_schema = pa.schema([pa.field('name', pa.string(), nullable=False)])\n")
+    (tmp_path / "source.jsonl").write_text('{"id": 1, "name": null}\n{"id": 2, "name": "b"}\n')
+    assert api.run_pipeline(chosen).failed == 1
+    code.write_text(stage)
+    forget(code)
+
+    assert api.retry_failed(chosen).status == "complete"

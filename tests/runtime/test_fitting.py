@@ -152,6 +152,25 @@ def test_every_output_is_held_to_the_schema_and_places_are_those_of_the_whole_ba
     assert [failure.offset for failure in run.failures] == [0, 1, 3]
 
 
+class Twice(Stage[StageOptions]):
+    """Gives every row to both outputs, at one of them changed."""
+
+    kind = "twice"
+    divides = True
+    output_schema = pa.schema([pa.field("n", pa.int64())])
+
+    def process(self, batch: StageBatch) -> Mapping[str, Result]:
+        changed = batch.each(lambda row: {"n": "even"} if row["n"] % 2 == 0 else row)
+        return {"as_it_is": batch.same(batch.rows), "changed": changed}
+
+
+def test_a_row_that_does_not_fit_at_one_output_is_at_no_other() -> None:
+    run = run_stage(Twice(StageOptions(), [Outlet("as_it_is"), Outlet("changed")]), [{"n": 1}, {"n": 2}, {"n": 3}])
+
+    assert run.origins == {"as_it_is": [0, 2], "changed": [0, 2]}
+    assert [failure.offset for failure in run.failures] == [1]
+
+
 @pytest.mark.parametrize("rowwise", [True, False])
 def test_in_threads_the_same_rows_fit(rowwise: bool) -> None:
     class Calls(Passing):

@@ -66,7 +66,7 @@ def test_other_code_is_another_version(tmp_path: Path) -> None:
     versions: list[str] = []
     for name, body in (("a.py", "return row"), ("b.py", "return {**row}")):
         (tmp_path / name).write_text(f"def fn(row):\n    {body}\n")
-        versions += stage_of({"map": {"call": f"{tmp_path / name}:fn"}}).libraries().values()
+        versions += stage_of({"map": {"call": f"{tmp_path / name}:fn"}}).code().values()
 
     assert versions[0] != versions[1]
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_bridge import api
 from data_bridge.config import Settings
+from data_bridge.events import Event, PartitionDone
 
 SAMPLES = 200
 AWAY = {i for i in range(SAMPLES) if i % 7 == 3}
@@ -29,6 +31,23 @@ def counted(folder: Path, out: Path, **more: object) -> Settings:
     if not source.exists():
         pq.write_table(pa.Table.from_pylist(_rows(folder)), source, row_group_size=20)
     return _settings(source, out, more)
+
+
+class Changing:
+    """An observer that gives the stage `times` another factor when the first partition is done."""
+
+    def __init__(self, out: Path, factor: int) -> None:
+        self._out = out
+        self._factor: int | None = factor
+
+    def __call__(self, event: Event, /) -> None:
+        if isinstance(event, PartitionDone) and self._factor is not None:
+            api.control(str(self._out)).set("times", "arguments", {"factor": self._factor})
+            self._factor = None
+
+
+TIMES = [{"map": {"call": "support.stages:served"}}, {"map": {"call": "support.live_calls:times"}, "name": "times"}]
+"""Stages of which one can be changed by `Changing`."""
 
 
 def mend(folder: Path) -> None:

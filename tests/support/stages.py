@@ -90,6 +90,13 @@ def served(row: Row) -> Row:
     return {"id": row["id"], "answer": row["id"] * 2}
 
 
+def leaving_at_37(row: Row) -> Row:
+    """Ends its process, as scripts do, instead of raising."""
+    if row["id"] == 37:
+        raise SystemExit(0)
+    return row
+
+
 def is_even(row: Row) -> bool:
     return bool(row["id"] % 2 == 0)
 
@@ -196,6 +203,8 @@ class MindingOptions(StageOptions):
     """A file that must be there before the run."""
     breaks: str | None = None
     """A file; while it is there, the end goes wrong."""
+    exits: str = ""
+    """The hook that ends the process as scripts do."""
 
 
 class Minding(Stage[MindingOptions]):
@@ -205,6 +214,8 @@ class Minding(Stage[MindingOptions]):
     Options = MindingOptions
 
     def before(self, context: Context) -> None:
+        if self.options.exits == "before":
+            raise SystemExit(0)
         if self.options.wants and not Path(self.options.wants).exists():
             raise ConfigError(f"{self.options.wants} is missing", hint="make the list first")
         if self.options.wants == "":
@@ -213,6 +224,8 @@ class Minding(Stage[MindingOptions]):
         context.save_json("told.json", [*(context.load_json("told.json") or []), "before"])
 
     def after(self, context: Context, totals: RunTotals) -> None:
+        if self.options.exits == "after":
+            raise SystemExit(0)
         if self.options.breaks and Path(self.options.breaks).exists():
             raise OSError("no report")
         told = context.load_json("told.json")
@@ -252,3 +265,12 @@ def refused(row: Row, token: str) -> Row:
     if row["id"] % 2:
         raise ValueError(f"login with {token} refused")
     return row
+
+
+class Leaving(Stage[StageOptions]):
+    """Ends its process whatever it is given."""
+
+    kind = "leaving"
+
+    def process(self, _batch: StageBatch) -> Result:
+        raise SystemExit(0)

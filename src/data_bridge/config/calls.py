@@ -79,7 +79,7 @@ def _from_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise ConfigError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
     return module
@@ -90,7 +90,7 @@ def _from_package(name: str, call: str) -> ModuleType:
         sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: modules beside the config are found
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(
             f"{call}: the module {name} cannot be imported: {type(error).__name__}: {error}",
             hint="install its package, run the command where the module is, or name its file",

@@ -125,7 +125,7 @@ def _foreign(call: str, doing: str) -> Generator[None]:
         yield
     except BridgeError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"{call}: {doing}: {type(error).__name__}: {error}", hint="mend the source") from error
 
 

@@ -26,10 +26,11 @@ from data_bridge.pipelines.metering import Metering
 from data_bridge.pipelines.packing import Packing
 from data_bridge.pipelines.process import PartitionRun
 from data_bridge.pipelines.remembering import standing
-from data_bridge.pipelines.retrying import chosen, plan_retry
+from data_bridge.pipelines.retrying import chosen, plan_retry, replay
 from data_bridge.pipelines.sinks import SinkPlan, sink_plans
 from data_bridge.pipelines.staging import PROBES, Staging, foreign, staging_base
 from data_bridge.pipelines.survey import Look, Survey, Surveyed, look_at, surveyors
+from data_bridge.pipelines.where import Where
 from data_bridge.runtime.pool import Pool
 from data_bridge.stages.build import build
 from data_bridge.utils import claims
@@ -180,6 +181,7 @@ class Pipeline:
         if control.stopping:
             return False
         tracker.claim(dead_drivers=takeover.dead_drivers, steal=takeover.steal)
+        replay(self.ledger, tracker)
         control.emit(PartitionClaimed(part.partition.index, tracker.log.cursor.index))
         sinks = self._sinks(part.partition)
         metering = Metering(
@@ -363,9 +365,9 @@ class Pipeline:
         part = self.plan.part(index)
         return self._where(part)(self.ledger.load(part.partition).cursor.index)
 
-    def _where(self, part: Part) -> "_Where":
+    def _where(self, part: Part) -> Where:
         uris = [part.files[p.file].uri for p in part.partition.pieces]
-        return _Where(part.partition, uris, counted=self.plan.first.counted)
+        return Where(part.partition, uris, counted=self.plan.first.counted)
 
 
 def _stages_folder(run: str) -> Path | None:
@@ -375,25 +377,6 @@ def _stages_folder(run: str) -> Path | None:
         folder = stages_folder(run)
         return folder if folder.parent.is_dir() else None
     return None
-
-
-class _Where:
-    """A partition-relative sample index as a place a person can look up."""
-
-    def __init__(self, partition: Partition, uris: list[str], *, counted: bool) -> None:
-        self._pieces = [(uri, p.start, p.end) for uri, p in zip(uris, partition.pieces, strict=True)]
-        self._partition = partition
-        self._counted = counted
-
-    def __call__(self, at: int) -> str:
-        if self._counted:
-            left = at
-            for uri, start, end in self._pieces:
-                if end is None or left < end - start:
-                    return f"{uri} row {start + left}"
-                left -= end - start
-        names = self._pieces[0][0] if len(self._pieces) == 1 else f"{len(self._pieces)} files"
-        return f"{names} sample {at} of partition {self._partition.index}"
 
 
 def _with(plan: Plan, generation: Generation) -> Plan:

@@ -61,16 +61,16 @@ def _nodes(pipeline: Pipeline) -> list[Node]:
     return [node for node in build(pipeline.settings.pipeline).every if node.enabled]
 
 
-def _guarded(hook: Callable[[], None]) -> Exception | None:
+def _guarded(hook: Callable[[], None]) -> Exception | SystemExit | None:
     """The one boundary around foreign code: what it raises is told with the stage's name."""
     try:
         hook()
-    except Exception as error:  # noqa: BLE001 - foreign code may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code may raise anything, an exit too
         return error
     return None
 
 
-def _words(error: Exception) -> str:
+def _words(error: Exception | SystemExit) -> str:
     return error.message if isinstance(error, BridgeError) else reason(error)
 
 

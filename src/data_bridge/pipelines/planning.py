@@ -171,7 +171,8 @@ def check_unchanged(settings: Settings, plan: Plan, *, mended: bool = False) -> 
             "the config differs from the one this destination was made with:\n" + _diff(before, now), hint=NEXT_STEP
         )
     libraries = libraries_now(settings, graph)
-    if _compared(libraries, mended=mended) != _compared(recorded, mended=mended):
+    compared = _but_code(recorded, libraries, graph.code()) if mended else recorded
+    if compared != libraries:
         raise ConflictError(
             "libraries that make bytes of the shards differ from those of the first run:\n"
             + _diff(recorded, libraries),
@@ -179,9 +180,10 @@ def check_unchanged(settings: Settings, plan: Plan, *, mended: bool = False) -> 
         )
 
 
-def _compared(libraries: Mapping[str, str], *, mended: bool) -> dict[str, str]:
-    """What has to be the same. Code of the user's own is told by a digest, libraries by their version."""
-    return {name: told for name, told in libraries.items() if not (mended and told.startswith("sha256:"))}
+def _but_code(recorded: Mapping[str, str], now: Mapping[str, str], code: dict[str, str]) -> dict[str, str]:
+    """What is recorded, with the user's own code as it is now; a digest of what is gone was of code too."""
+    kept = {name: told for name, told in recorded.items() if name in now or not told.startswith("sha256:")}
+    return {name: told for name, told in kept.items() if name not in code} | code
 
 
 def _diff(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -195,7 +195,8 @@ class PartitionRun:
 
     def _finish(self, index: int) -> None:
         """The partition is at its end: check its count and close what is open."""
-        expected = self._partition.samples
+        retried = self._partition.limit if self._partition.only is not None else None
+        expected = self._partition.samples if retried is None else retried
         if expected is not None and index != expected:
             raise SourceError(
                 f"partition {self._partition.index} gave {index} samples where the plan has {expected}",

@@ -25,7 +25,7 @@ from data_bridge.pipelines.sink_run import repeats_a_key
 from data_bridge.runtime.graph import Graph, Sink
 from data_bridge.runtime.stage import Stage, StatefulStage, Surveying
 from data_bridge.stages.build import build
-from data_bridge.utils.progress import Ledger, PartitionLog
+from data_bridge.utils.progress import Ledger, PartitionLog, ProgressTracker
 
 
 def plan_retry(
@@ -101,6 +101,17 @@ def _partitions(store: ObjectStore, plan: Plan, logs: Mapping[int, PartitionLog]
         index += 1
 
 
+def replay(ledger: Ledger, tracker: ProgressTracker) -> None:
+    """Let the live changes that were in force where samples failed be in force where they are tried again: what becomes of
+    them is what would have become of them."""
+    if tracker.partition.retries is None:
+        return
+    known = {record.id for record in tracker.log.changes}
+    for record in ledger.load(Partition(index=tracker.partition.retries, pieces=())).changes:
+        if record.id not in known:
+            tracker.append(record.model_copy(update={"token": tracker.token}))
+
+
 def chosen(store: ObjectStore, partition: Partition) -> NDArray[np.int64] | None:
     """The samples that a partition takes of those it reads, counted from its start, ascending; None = all."""
     if partition.only is None:
@@ -109,6 +120,12 @@ def chosen(store: ObjectStore, partition: Partition) -> NDArray[np.int64] | None
     if data is None:
         raise IntegrityError(
             f"{partition.only} is missing at {store.uri}", hint="restore it, or start over with --fresh"
+        )
+    wanted = sum(partition.retried_by.values()) * 8
+    if len(data) != wanted:
+        raise IntegrityError(
+            f"{partition.only} at {store.uri} has {len(data)} bytes instead of {wanted}",
+            hint="something else changed the destination: restore it, or start over with --fresh",
         )
     return np.frombuffer(data, dtype="<i8")
 

@@ -41,26 +41,35 @@ class Entered:
     failures: tuple[RowFailure, ...] = ()
 
     def leaving(self, made: Result | Mapping[str, Result]) -> Result | Mapping[str, Result]:
-        """What the stage made of it, as of the whole batch, without what does not fit."""
-        if self.kept is None and self.stage.output_schema is None:
+        """What the stage made of it, as of the whole batch, without what does not fit: a row of which anything at any output
+        does not fit is in none of them."""
+        schema = self.stage.output_schema
+        if self.kept is None and schema is None:
             return made
-        if isinstance(made, Result):
-            return self._left(made).failing(self.failures)
-        once = {id(one): self._left(one) for one in made.values()}
-        first = next(iter(once))
-        once[first] = once[first].failing(self.failures)
-        return {name: once[id(one)] for name, one in made.items()}
+        results = [made] if isinstance(made, Result) else list({id(one): one for one in made.values()}.values())
+        wrong: dict[int, str] = {}
+        for one in results:
+            for row, why in _misfits(schema, one.rows, "gave").items():
+                wrong.setdefault(int(one.positions[row]), why)
+        left = {id(one): self._left(one, list(wrong)) for one in results}
+        first, misfits = id(results[0]), [RowFailure(row, why) for row, why in wrong.items()]
+        left[first] = left[first].failing([*self.failures, *self._placed(misfits)])
+        return left[first] if isinstance(made, Result) else {name: left[id(one)] for name, one in made.items()}
 
     def whole(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows of what the stage was given as rows of the whole batch."""
         return rows if self.kept is None else self.kept[rows]
 
-    def _left(self, made: Result) -> Result:
-        result = _without_misfits(made, self.stage.output_schema)
-        if self.kept is None:
-            return result
-        failures = [replace(f, offset=int(self.kept[f.offset])) for f in result.failures]
-        return Result(result.rows, self.kept[result.positions], tuple(failures))
+    def _left(self, made: Result, wrong: Sequence[int]) -> Result:
+        fits = made
+        if wrong:
+            at = np.flatnonzero(~np.isin(made.positions, wrong))
+            fits = replace(made, rows=take(made.rows, at), positions=made.positions[at])
+        return Result(fits.rows, self.whole(fits.positions), self._placed(fits.failures))
+
+    def _placed(self, failures: Sequence[RowFailure]) -> tuple[RowFailure, ...]:
+        rows = self.whole(np.array([f.offset for f in failures], dtype=np.int64)).tolist()
+        return tuple(replace(f, offset=row) for f, row in zip(failures, rows, strict=True))
 
 
 def entering(stage: Stage[Any], batch: StageBatch) -> Entered:
@@ -71,16 +80,6 @@ def entering(stage: Stage[Any], batch: StageBatch) -> Entered:
     kept = np.delete(np.arange(len(batch), dtype=np.int64), list(wrong))
     fit = StageBatch(take(batch.rows, kept), batch.indices[kept], batch.prefix)
     return Entered(stage, fit, kept, tuple(RowFailure(row, why) for row, why in wrong.items()))
-
-
-def _without_misfits(made: Result, schema: RowSchema) -> Result:
-    wrong = _misfits(schema, made.rows, "gave")
-    if not wrong:
-        return made
-    rows = {int(made.positions[row]): why for row, why in reversed(wrong.items())}
-    kept = np.flatnonzero(~np.isin(made.positions, list(rows)))
-    fit = Result(take(made.rows, kept), made.positions[kept], made.failures)
-    return fit.failing([RowFailure(row, why) for row, why in rows.items()])
 
 
 def _misfits(schema: RowSchema, rows: Rows, verb: str) -> dict[int, str]:

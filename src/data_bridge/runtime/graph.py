@@ -185,8 +185,12 @@ class Graph:
         return known
 
     def libraries(self) -> dict[str, str]:
-        """Versions of all that the stages' bytes depend on."""
-        told = {f"{node.name}: {k}": v for node in self.nodes for k, v in node.stage.libraries().items()}
+        """Versions of all that the stages' bytes depend on, the user's code included."""
+        return {f"{node.name}: {k}": v for node in self.nodes for k, v in node.stage.libraries().items()} | self.code()
+
+    def code(self) -> dict[str, str]:
+        """Digests of the user's own code among them."""
+        told = {f"{node.name}: {k}": v for node in self.nodes for k, v in node.stage.code().items()}
         told |= {f"{node.name}: {node.kind}": code for node in self.nodes if (code := _code(type(node.stage)))}
         for node in self.nodes:
             for side, schema in (("input", node.stage.input_schema), ("output", node.stage.output_schema)):

@@ -87,7 +87,7 @@ class StageBatch:
                 found.append(function(row))
             except BridgeError:
                 raise
-            except Exception as error:  # noqa: BLE001 - foreign code may raise anything: the failure of this sample
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code may raise anything: the failure of this sample
                 bad.append(RowFailure(position, reason(error)))
             else:
                 good.append(position)
@@ -226,7 +226,11 @@ class Stage(ABC, Generic[O]):
         return None
 
     def libraries(self) -> Mapping[str, str]:
-        """Name and version of all that its bytes depend on besides the options: libraries, models, the user's code."""
+        """Name and version of all that its bytes depend on besides the options: libraries, models."""
+        return {}
+
+    def code(self) -> Mapping[str, str]:
+        """Name and digest of the user's code that it calls: it may be mended before failed samples are tried again."""
         return {}
 
     def setup(self) -> None:

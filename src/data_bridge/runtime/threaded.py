@@ -319,7 +319,7 @@ class _Rows(_Flight[Packet]):
             return row, size_of_row(row)
         except BridgeError:
             raise
-        except Exception as error:  # noqa: BLE001 - foreign code may raise anything: the failure of this sample
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code may raise anything: the failure of this sample
             return RowFailure(int(self._positions[piece]), reason(error)), 0
 
     def _result(self, found: list[Any]) -> Results:

@@ -64,7 +64,7 @@ class Filter(Stage[FilterOptions]):
             condition.check(name, type_of(fields, name))
         return fields
 
-    def libraries(self) -> Mapping[str, str]:
+    def code(self) -> Mapping[str, str]:
         return {} if self.options.call is None else {self.options.call: code_version(self.options.call)}
 
     def process(self, batch: StageBatch) -> Result:

@@ -22,7 +22,7 @@ class Map(Stage[MapOptions]):
     def check(self) -> None:
         check_arguments(self.options.call, self.options.arguments)
 
-    def libraries(self) -> Mapping[str, str]:
+    def code(self) -> Mapping[str, str]:
         return {self.options.call: code_version(self.options.call)}
 
     def process(self, batch: StageBatch) -> Result:

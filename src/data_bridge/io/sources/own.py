@@ -76,7 +76,7 @@ class Own:
                 return
             except BridgeError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise SourceError(
                     f"{file.uri}: {type(error).__name__} behind sample {at}: {error}",
                     hint="mend the source; a rerun resumes behind the last shard",
