@@ -1,8 +1,10 @@
 """`data-bridge stages`, and the package it starts."""
 
 import json
+import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -81,24 +83,82 @@ def test_its_config_runs_from_its_folder_and_from_worker_processes(package: Path
         assert [json.loads(sample["json"])["words"] for sample in samples] == [7, 4]
 
 
-def test_once_installed_it_goes_by_its_name_and_stands_in_the_list(package: Path) -> None:
-    # what an installer leaves of the entry points in pyproject.toml
-    made = package / "word_count-0.1.0.dist-info"
-    made.mkdir()
-    (made / "METADATA").write_text("Metadata-Version: 2.1\nName: word-count\nVersion: 0.1.0\n")
-    (made / "entry_points.txt").write_text("[data_bridge.stages]\nword_count = word_count.stage:WordCount\n")
-    config = package.parent / "by_name.yaml"
-    config.write_text(
-        f"pipeline: {{input_uri: {package}/example.jsonl, output_uri: out, stages: [word_count: {{least: 5}}], on_error: skip}}"
-    )
-    env = {"PYTHONPATH": str(package)}
+class Installed:
+    """An environment that a package was built and installed into, as a user does it, where data-bridge is as well."""
 
-    listed = data_bridge("stages", "list", cwd=package.parent, env=env)
-    done = data_bridge("run", config, cwd=package.parent, env=env)
+    def __init__(self, package: Path, place: Path) -> None:
+        self.python = place / "bin" / "python"
+        self.uv("venv", "--python", sys.executable, place)
+        subprocess.run(
+            [sys.executable, "-m", "hatchling", "build", "-t", "wheel"], cwd=package, check=True, capture_output=True
+        )
+        (wheel,) = (package / "dist").glob("*.whl")
+        # without the network: what it depends on is lent from here
+        self.uv("pip", "install", "--offline", "--no-deps", "--python", self.python, wheel)
+        (self.packages,) = place.glob("lib/python*/site-packages")
+        (self.packages / "lent.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
 
+    @staticmethod
+    def uv(*words: str | Path) -> None:
+        subprocess.run(["uv", "-q", *words], check=True, timeout=120)
+
+    def runs(self, *words: str | Path, cwd: Path) -> "subprocess.CompletedProcess[str]":
+        """A module in it."""
+        return subprocess.run(
+            [self.python, "-m", *words], cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120, check=False
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Installed, Path]:
+    """A new package in an environment, and a folder with its tests and its example; what it was built from is gone."""
+    if shutil.which("uv") is None:
+        pytest.skip("uv is not there: it installs the package")
+    place = tmp_path_factory.mktemp("installed")
+    assert data_bridge("stages", "new", "word-count", cwd=place).returncode == 0
+    env, elsewhere = Installed(place / "word-count", place / "venv"), place / "elsewhere"
+    shutil.copytree(place / "word-count" / "tests", elsewhere / "tests")
+    shutil.copy(place / "word-count" / "example.jsonl", elsewhere)
+    shutil.rmtree(place / "word-count")
+    return env, elsewhere
+
+
+def test_once_built_and_installed_it_passes_its_tests_and_stands_in_the_list(installed: tuple[Installed, Path]) -> None:
+    env, folder = installed
+
+    tested = env.runs("pytest", "-q", "-p", "no:cacheprovider", cwd=folder)
+    listed = env.runs("data_bridge", "stages", "list", cwd=folder)
+
+    assert tested.returncode == 0, tested.stdout
+    assert " passed" in tested.stdout
     assert "word_count " in listed.stdout
-    assert done.returncode == 3, done.stderr
-    assert len(read_tars(sorted((package.parent / "out").glob("*.tar")))) == 1
+
+
+def test_once_installed_it_goes_by_its_name_by_its_module_and_by_its_file(installed: tuple[Installed, Path]) -> None:
+    env, folder = installed
+    shards = set[bytes]()
+
+    for number, (kind, workers) in enumerate(
+        [
+            ("word_count", "0"),
+            ("word_count", "2"),
+            ("word_count.stage:WordCount", "2"),
+            (f"{env.packages}/word_count/stage.py:WordCount", "2"),
+        ]
+    ):
+        out = folder / f"out{number}"
+        stages = [{kind: {"least": 5}}]
+        pipeline = {"input_uri": "example.jsonl", "output_uri": str(out), "stages": stages, "on_error": "skip"}
+        (folder / "config.json").write_text(json.dumps({"pipeline": pipeline}))
+
+        done = env.runs("data_bridge", "run", "config.json", "--workers", workers, cwd=folder)
+
+        assert done.returncode == 3, done.stderr  # the shorter text is a failure
+        (shard,) = out.glob("*.tar")
+        (sample,) = read_tars([shard])
+        assert json.loads(sample["json"])["words"] == 7
+        shards.add(shard.read_bytes())
+    assert len(shards) == 1
 
 
 def test_a_stage_goes_by_the_file_it_is_in(package: Path) -> None:
