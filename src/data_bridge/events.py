@@ -98,6 +98,7 @@ class ChangeApplied:
     stage: str
     key: str
     value: Any
+    command: str = "set"
 
 
 @dataclass(frozen=True, slots=True)

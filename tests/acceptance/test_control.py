@@ -5,7 +5,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 from support.engine_works import wait_for
 from support.kill import ShootingDestination, Shot, tree
 from support.readers import read_json_samples
+from support.terminals import Terminal
 
 from data_bridge import api
 from data_bridge.config import Settings, socket_folders
@@ -47,28 +47,6 @@ def settings(source: Path, *stages: dict[str, Any], **pipeline: Any) -> Settings
 
 
 TIMES = {"map": {"call": "support.live_calls:times"}, "name": "times"}
-
-
-@dataclass
-class Terminal:
-    """Another terminal: does something when a run's n-th packet is told, or its driver says something."""
-
-    folder: Path
-    does: dict[int | str, Callable[[RunControl], object]]
-    events: list[Event] = field(default_factory=list)
-    said: list[object] = field(default_factory=list)
-    packets: int = 0
-
-    def __call__(self, event: Event, /) -> None:
-        self.events.append(event)
-        heard: int | str = ""
-        if isinstance(event, SamplesPacked):
-            self.packets += 1
-            heard = self.packets
-        elif isinstance(event, Notice):
-            heard = event.message.partition(":")[0]
-        if heard in self.does:
-            self.said.append(self.does.pop(heard)(api.control(str(self.folder))))
 
 
 def gated(source: Path) -> dict[str, Any]:

@@ -25,6 +25,26 @@ def twice(row, factor=1):
         time.sleep(0.01)
     return {**row, "id": row["id"] * factor}
 """
+AMP = """
+from data_bridge.runtime.stage import Stage, StageOptions
+
+class Amp(Stage[StageOptions]):
+    kind = "amp"
+    commands = {"gain": "multiply by VALUE from here on"}
+    questions = {"loudness": "the product of all gains"}
+    loudness = 1
+
+    def control(self, request):
+        if request.command == "loudness":
+            return {"loudness": self.loudness}
+        if request.value == 0:
+            raise ValueError("nothing would be heard")
+        self.loudness *= request.value
+        return {}
+
+    def process(self, batch):
+        return batch.each(lambda row: {**row, "loud": self.loudness})
+"""
 
 
 @pytest.mark.parametrize(
@@ -74,12 +94,13 @@ def here(tmp_path: Path) -> Iterator[Path]:
     """A folder where a run works, and waits at its 1500th sample for a file named `gate`."""
     pq.write_table(pa.table({"id": range(2000)}), tmp_path / "source.parquet", row_group_size=100)
     (tmp_path / "calls.py").write_text(CALLS)
+    (tmp_path / "amp.py").write_text(AMP)
     pipeline = {
         "input_uri": "source.parquet",
         "output_uri": "out",
         "samples_per_shard": 50,
         "workers": 0,
-        "stages": [{"map": {"call": "calls.py:twice"}, "name": "twice"}],
+        "stages": [{"map": {"call": "calls.py:twice"}, "name": "twice"}, {"amp.py:Amp": {}}],
     }
     (tmp_path / "c.yaml").write_text(yaml.safe_dump({"pipeline": pipeline}))
     process = started("run", "c.yaml", cwd=tmp_path)
@@ -122,6 +143,23 @@ def test_a_run_is_paused_looked_at_changed_and_resumed_from_another_terminal(her
     assert unknown.returncode == 2
     assert "nobody understands 'flush'" in unknown.stderr
     assert (resumed.returncode, resumed.stdout) == (0, "resumed\n")
+
+
+def test_a_stage_is_told_a_command_of_its_own_from_another_terminal(here: Path) -> None:
+    told = ctl(here, "c.yaml", "gain", "amp", "all", "3")
+    refused = ctl(here, "c.yaml", "gain", "amp", "all", "0")
+    asked = ctl(here, "c.yaml", "loudness")
+    described = ctl(here, "c.yaml", "describe")
+    unknown = ctl(here, "c.yaml", "gain", "twice", "all", "3")
+
+    assert (told.returncode, told.stdout) == (0, "amp: accepted, from the next packet on\n")
+    assert refused.returncode == 2
+    assert "amp: nothing would be heard" in refused.stderr
+    assert (asked.returncode, asked.stdout) == (0, 'amp: {"loudness": 3}\n')
+    assert "  gain: multiply by VALUE from here on\n  loudness: the product of all gains\n" in described.stdout
+    assert "  changed: amp: gain all 3\n" in described.stdout
+    assert unknown.returncode == 2
+    assert "twice does not understand 'gain'" in unknown.stderr
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,10 @@ def test_options_inside_of_options_are_shown_by_their_paths() -> None:
     assert "where.<name>.min_length" in said("show", "filter")
 
 
+def test_commands_of_its_own_are_shown() -> None:
+    assert "\ncommands:\n  restart  count from 0 on\n" in said("show", "support.live_calls:Odometer")
+
+
 def test_a_kind_there_is_not_is_refused_with_the_one_that_was_meant(tmp_path: Path) -> None:
     done = data_bridge("stages", "show", "fliter", cwd=tmp_path)
 

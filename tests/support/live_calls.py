@@ -7,7 +7,9 @@ from pydantic import field_validator
 from support.engine_works import wait_for
 
 from data_bridge.errors import ConfigError
-from data_bridge.runtime.stage import Result, Stage, StageBatch, StageOptions, option
+from data_bridge.model.batch import Row
+from data_bridge.runtime.control import Request
+from data_bridge.runtime.stage import Result, Stage, StageBatch, StageOptions, StatefulStage, option
 
 
 def times(row: dict[str, Any], factor: int = 1, gate: str = "") -> dict[str, Any]:
@@ -48,6 +50,102 @@ class Window(Stage[WindowOptions]):
     def check(self) -> None:
         if self.options.width > 7:
             raise ConfigError("a window has at most 7 samples")
+
+    def process(self, batch: StageBatch) -> Result:
+        return batch.same(batch.rows)
+
+
+class AmplifierOptions(StageOptions):
+    most: int = option(100, live="any", description="the largest gain")
+
+
+class Amplifier(Stage[AmplifierOptions]):
+    """Multiplies `id` by all gains it was told of."""
+
+    kind = "amplifier"
+    Options = AmplifierOptions
+    commands = {
+        "gain": "KEY is the channel `all`, VALUE a factor",
+        "pause": "is the engine's",
+        "odd": "VALUE to answer",
+    }
+    questions = {"gains": "the factors up to now"}
+
+    def __init__(self, options: AmplifierOptions, outlets: Any = ()) -> None:
+        super().__init__(options, outlets)
+        self._gains: list[int] = []
+
+    def control(self, request: Request) -> dict[str, Any] | None:
+        match request.command:
+            case "gains":
+                return {"gains": self._gains}
+            case "gain" if request.key in ("all", None):
+                if not isinstance(request.value, int):
+                    raise TypeError("a gain is a whole number")
+                if request.value > self.options.most:
+                    raise ConfigError(f"a gain is at most {self.options.most}")
+                self._gains.append(request.value)
+                return {}
+            case "odd":
+                return {"object": object()}
+            case _:
+                return None
+
+    def process(self, batch: StageBatch) -> Result:
+        def louder(row: Row) -> Row:
+            number = row["id"]
+            for gain in self._gains:
+                number *= gain
+            return {**row, "number": number}
+
+        return batch.each(louder)
+
+
+class Odometer(StatefulStage[StageOptions]):
+    """Adds `total`, the sum of all `id`s since it was last `restart`ed, and `trip`, which of the restarts that was."""
+
+    kind = "odometer"
+    commands = {"restart": "count from 0 on", "add": "VALUE to the sum"}
+
+    def __init__(self, options: StageOptions, outlets: Any = ()) -> None:
+        super().__init__(options, outlets)
+        self._total = 0
+        self._trip = 0
+
+    def save_state(self) -> Any:
+        return {"total": self._total}
+
+    def load_state(self, state: Any) -> None:
+        self._total = state["total"]
+
+    def control(self, request: Request) -> dict[str, Any] | None:
+        if request.command == "restart":
+            self._total = 0
+            self._trip += 1
+        else:
+            self._total += request.value
+        return {}
+
+    def process(self, batch: StageBatch) -> Result:
+        def counted(row: Row) -> Row:
+            self._total += row["id"]
+            return {**row, "total": self._total, "trip": self._trip}
+
+        return batch.each(counted)
+
+
+class Fickle(Stage[StageOptions]):
+    """Takes a command once, and never again."""
+
+    kind = "fickle"
+    commands = {"once": "only once"}
+    done = False
+
+    def control(self, request: Request) -> dict[str, Any] | None:
+        if Fickle.done:
+            raise RuntimeError("not again")
+        Fickle.done = True
+        return {}
 
     def process(self, batch: StageBatch) -> Result:
         return batch.same(batch.rows)

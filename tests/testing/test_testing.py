@@ -11,6 +11,7 @@ import pytest
 
 from data_bridge.errors import ConfigError, FatalError
 from data_bridge.model.batch import ArrowRows, DictRows, LineRows, Media, Row, RowFailure
+from data_bridge.runtime.control import Request
 from data_bridge.runtime.stage import Fields, Result, Stage, StageBatch, StageOptions, StatefulStage
 from data_bridge.testing import StageContract, assert_resumes, assert_same_however_cut, forms, run_stage
 
@@ -102,6 +103,22 @@ class KnowingByNumber(StatefulStage[StageOptions]):
         return batch.same(batch.rows)
 
 
+class Answering(Plain):
+    """Every instance has an answer of its own."""
+
+    commands = {"whoami": "its number"}
+    made = 0
+
+    def control(self, request: Request) -> dict[str, Any] | None:
+        Answering.made += 1
+        return {"number": Answering.made} if request.command == "whoami" else None
+
+
+class UnderstandingAll(Plain):
+    def control(self, request: Request) -> dict[str, Any] | None:
+        return {"done": request.command}
+
+
 class BareOptions(StageOptions):
     most: int = 1
 
@@ -112,6 +129,7 @@ class Undescribed(Plain):
 
 class Contract(StageContract):
     samples = SAMPLES[:5]
+    requests = [Request("whoami")]
 
 
 def promises(kind: type[Stage[Any]]) -> Mapping[str, Callable[[], None]]:
@@ -120,8 +138,9 @@ def promises(kind: type[Stage[Any]]) -> Mapping[str, Callable[[], None]]:
 
 
 def test_a_stage_that_keeps_every_promise_passes() -> None:
-    for promise in promises(Plain).values():
-        promise()
+    case: Any = type("Case", (Contract,), {"kind": f"{HERE}Plain", "requests": ()})()
+    for promise in promises(Plain):
+        getattr(case, promise)()
 
 
 @pytest.mark.parametrize(
@@ -136,6 +155,8 @@ def test_a_stage_that_keeps_every_promise_passes() -> None:
         (FailingAndKeeping, "test_a_failure_is_a_value_and_no_sample_is_left_of_it"),
         (DroppingInSilence, "test_what_it_says_of_itself_is_so"),
         (AddingAField, "test_the_fields_it_promises_are_those_it_makes"),
+        (Answering, "test_commands_are_answered_and_done_alike_by_every_instance"),
+        (UnderstandingAll, "test_commands_are_answered_and_done_alike_by_every_instance"),
     ],
 )
 def test_a_stage_that_breaks_a_promise_fails_the_test_of_it(kind: type[Stage[Any]], promise: str) -> None:

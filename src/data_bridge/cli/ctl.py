@@ -65,7 +65,11 @@ def told(command: str, replies: Mapping[str, Any]) -> str:
         return text.rstrip("\n")
     if command == "describe":
         return "\n\n".join(_described(name, data) for name, data in replies.items())
-    return AT_ONCE.get(command) or "\n".join(f"{name}: accepted, from the next packet on" for name in replies)
+    return AT_ONCE.get(command) or "\n".join(f"{name}: {_answered(data)}" for name, data in replies.items())
+
+
+def _answered(data: Any) -> str:
+    return "accepted, from the next packet on" if data is None else json.dumps(data, ensure_ascii=False)
 
 
 def _described(name: str, data: Mapping[str, Any]) -> str:
@@ -77,8 +81,17 @@ def _described(name: str, data: Mapping[str, Any]) -> str:
         f"  {key} = {json.dumps(option['value'], default=str)}  ({_when(option['live'])})  {option['description']}"
         for key, option in data["options"].items()
     ]
-    changes = [f"  changed: {c['stage']}.{c['key']} = {json.dumps(c['value'])}" for c in data.get("changes", ())]
-    return "\n".join([head, *options, *changes, f"  commands: {', '.join(data['commands'])}"])
+    own = [f"  {command}: {about}" for command, about in data.get("own_commands", {}).items()]
+    changes = [f"  changed: {_changed(c)}" for c in data.get("changes", ())]
+    return "\n".join([head, *options, *own, *changes, f"  commands: {', '.join(data['commands'])}"])
+
+
+def _changed(change: Mapping[str, Any]) -> str:
+    value = json.dumps(change["value"])
+    if change["command"] == "set":
+        return f"{change['stage']}.{change['key']} = {value}"
+    words = [change["command"], change["key"], "" if change["value"] is None else value]
+    return f"{change['stage']}: {' '.join(filter(None, words))}"
 
 
 def _when(live: str) -> str:

@@ -8,15 +8,15 @@ from pydantic_core import to_jsonable_python
 from data_bridge.config.secrets import public_value
 from data_bridge.config.settings import PipelineSettings
 from data_bridge.config.stages import StageSettings
-from data_bridge.model.changes import ENABLED, Change
+from data_bridge.model.changes import ENABLED, SET, Change
 
 
 def with_changes(settings: PipelineSettings, changes: Iterable[Change]) -> PipelineSettings:
-    """The pipeline with its stages as the changes leave them, made in this order."""
+    """The pipeline with its stages as the changes of their options leave them, made in this order."""
     stages = {stage.name: stage for stage in settings.stages}
     for change in changes:
         stage = stages.get(change.stage)
-        if stage is not None:
+        if stage is not None and change.command == SET:
             stages[change.stage] = _changed(stage, change.key, change.value)
     return settings.model_copy(update={"stages": tuple(stages.values())})
 

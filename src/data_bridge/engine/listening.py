@@ -19,7 +19,7 @@ from data_bridge.utils.progress import PartitionLog
 def listening(pipeline: Pipeline, orders: Orders, observer: Observer) -> Generator[None]:
     """Take commands while the block lasts; a run that cannot be told anything says so and goes on."""
     if changes := orders.standing.changes:
-        names = ", ".join(dict.fromkeys(f"{change.stage}.{change.key}" for change in changes))
+        names = ", ".join(dict.fromkeys(change.subject for change in changes))
         observer(Notice(f"changes made while it ran before stay in force: {names}"))
     fields = tuple(Field.model_validate(field) for field in pipeline.plan.first.fields)
     switchboard = Switchboard(pipeline.settings, pipeline.plan.run, orders, fields)

@@ -111,7 +111,5 @@ def news(before: Standing, now: Standing) -> list[str]:
     said += [
         f"stage {name}: {n} rows at a time in each slot" for name, n in now.threads if (name, n) not in before.threads
     ]
-    said += [
-        f"stage {c.stage}: {c.key} = {c.value!r} from the next packet on" for c in now.changes[len(before.changes) :]
-    ]
+    said += [f"stage {c.stage}: {c.words} from the next packet on" for c in now.changes[len(before.changes) :]]
     return said

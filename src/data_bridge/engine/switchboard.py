@@ -22,6 +22,7 @@ from data_bridge.config import (
     with_open_secrets,
 )
 from data_bridge.engine.orders import Orders
+from data_bridge.engine.own_commands import OwnCommands
 from data_bridge.errors import ConfigError
 from data_bridge.model.changes import ENABLED, Change
 from data_bridge.runtime.control import Reply, Request, Response
@@ -176,6 +177,7 @@ class StagePart:
         self._orders = orders
         self._kind = stage_class(planned.kind)
         self._threads = threads_of(planned, self._stage(planned.options))
+        self._own = OwnCommands(planned.name, self._kind, lambda: self._stage(self._now.options), orders)
 
     def __call__(self, request: Request) -> Reply | None:
         match request.command:
@@ -188,7 +190,7 @@ class StagePart:
             case "describe":
                 return Reply(accepted=True, data=self._described())
             case _:
-                return None
+                return self._own(request, refusal=self._refused_command)
 
     @property
     def _now(self) -> StageSettings:
@@ -235,7 +237,7 @@ class StagePart:
     def _refusal_of(self, key: str | None) -> str:
         """Why this key cannot change now, whatever the value."""
         if surveyed := self._surveyed():
-            return f"{surveyed} has looked at all samples as they are now: nothing before it may change"
+            return surveyed
         if key == ENABLED:
             return ""
         info = self._kind.Options.model_fields.get(key or "")
@@ -250,13 +252,17 @@ class StagePart:
         return ""
 
     def _surveyed(self) -> str:
-        """A stage behind this one that had to know all samples beforehand; "" where there is none."""
+        """Why nothing may change before a stage that had to know all samples beforehand; "" where there is none."""
         graph = build(self._settings)
         for node in graph.nodes:
             before = {n.name for port in node.inputs for n in graph.behind(port)}
             if node.enabled and isinstance(node.stage, Surveying) and self._planned.name in before:
-                return node.name
+                return f"{node.name} has looked at all samples as they are now: nothing before it may change"
         return ""
+
+    def _refused_command(self) -> str:
+        """Why the stage can be told nothing now."""
+        return self._surveyed() or ("" if self._now.enabled else "samples pass it unchanged: enable it first")
 
     def _refused_switch(self, value: Any) -> str:
         if not isinstance(value, bool):
@@ -309,7 +315,8 @@ class StagePart:
                 if key in values
             }
             | self._described_threads(),
-            "commands": ["set", "bypass", "enable", "describe"],
+            "commands": ["set", "bypass", "enable", "describe", *self._own.described],
+            "own_commands": self._own.described,
         }
 
     def _described_threads(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_bridge.model.batch import RowFailure, Token, outside
-from data_bridge.model.changes import Change
+from data_bridge.model.changes import SET, Change
 from data_bridge.model.source import Document
 
 
@@ -121,12 +121,15 @@ class ChangeRecord(Document, frozen=True, kw_only=True, tag_field="kind", tag="c
     stage: str
     key: str
     value: Any
+    command: str = SET
     start: int = msgspec.field(name="from")
     """Index counted from the partition's start, as in a cursor."""
 
     @property
     def change(self) -> Change:
-        return Change(number=self.number, id=self.id, stage=self.stage, key=self.key, value=self.value)
+        return Change(
+            number=self.number, id=self.id, stage=self.stage, key=self.key, value=self.value, command=self.command
+        )
 
 
 class Done(Document, frozen=True, kw_only=True, tag_field="kind", tag="done"):

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from data_bridge.errors import BusyError, FatalError, IntegrityError
+from data_bridge.model.changes import SET
 from data_bridge.model.manifest import MANIFEST_KEY, IndexRange, Manifest, ManifestShard, WriterInfo
 from data_bridge.model.plan import Plan
 from data_bridge.model.shards import ShardRecord
@@ -162,7 +163,14 @@ def _writer_info(sink: SinkPlan, shards: Sequence[tuple[int, ShardRecord]]) -> W
 def _changes(plan: Plan, logs: Mapping[int, PartitionLog]) -> list[dict[str, Any]]:
     """Every live change of every partition, with the source index from which it is in force there."""
     return [
-        {"partition": p.index, "from": p.first_index + r.start, "stage": r.stage, "key": r.key, "value": r.value}
+        {
+            "partition": p.index,
+            "from": p.first_index + r.start,
+            "stage": r.stage,
+            **({} if r.command == SET else {"command": r.command}),
+            "key": r.key,
+            "value": r.value,
+        }
         for p in plan.partitions
         for r in logs[p.index].changes
     ]

@@ -7,10 +7,19 @@ from numpy.typing import NDArray
 
 from data_bridge.config import PipelineSettings, with_changes
 from data_bridge.model.changes import Change
+from data_bridge.runtime.commands import told
 from data_bridge.runtime.flow import Flow
-from data_bridge.runtime.graph import Graph
-from data_bridge.runtime.stage import Surveying
+from data_bridge.runtime.graph import Graph, Node
+from data_bridge.runtime.stage import StatefulStage, Surveying
 from data_bridge.stages.build import build
+
+Prepare = Callable[[Node, tuple[Change, ...]], None]
+"""Readies a stage that was just made, for a packet with these changes."""
+
+
+def _told(node: Node, changes: tuple[Change, ...]) -> None:
+    if node.enabled and not isinstance(node.stage, StatefulStage):  # whoever gives those their samples tells them
+        told(node.stage, node.name, changes)
 
 
 class Flows:
@@ -33,7 +42,7 @@ class Flows:
         self._changes: tuple[Change, ...] = ()
         self._flow: Flow | None = None
 
-    def __call__(self, changes: tuple[Change, ...]) -> Flow:
+    def __call__(self, changes: tuple[Change, ...], prepare: Prepare = _told) -> Flow:
         if self._flow is not None and changes != self._changes:
             self._flow.close()
             self._flow = None
@@ -42,6 +51,7 @@ class Flows:
             for node in graph.nodes:
                 if isinstance(node.stage, Surveying):
                     node.stage.marked = self._marked.get(node.name)
+                prepare(node, changes)
             self._flow, self._changes = Flow(graph, self._prefix, keep_raw=self._keep_raw), changes
             self._flow.setup()
         return self._flow

@@ -72,7 +72,9 @@ class Live:
             start = max(index, self._written, log.changes[-1].start if log.changes else 0)
             self._tracker.append(ChangeRecord(token=self._tracker.token, start=start, **change.model_dump()))
             at = partition.first_index + start
-            self._control.emit(ChangeApplied(partition.index, at, change.stage, change.key, change.value))
+            self._control.emit(
+                ChangeApplied(partition.index, at, change.stage, change.key, change.value, change.command)
+            )
 
     def _at(self, index: int) -> tuple[Change, ...]:
         return tuple(record.change for record in self._tracker.log.changes if record.start <= index)

@@ -14,7 +14,7 @@ from data_bridge.model.changes import Change
 from data_bridge.model.keys import IndexKeys
 from data_bridge.model.plan import Generation, Partition
 from data_bridge.model.shards import Encoded
-from data_bridge.pipelines.flows import Flows
+from data_bridge.pipelines.flows import Flows, Prepare
 from data_bridge.pipelines.sinks import SinkPlan, sink_plans
 from data_bridge.rows.decoding import decode
 from data_bridge.rows.picking import joined, places_among, size_of, take
@@ -146,9 +146,9 @@ class Packer:
         beside = tuple(passed.lots[branch.port].newest(branch.most) for branch in flow.branches)
         return Packed(tuple(runs), _one_each(failures), tuple(work), beside)
 
-    def flow(self, changes: tuple[Change, ...]) -> Flow:
-        """The stages as these changes have them."""
-        return self._flows(changes)
+    def flow(self, changes: tuple[Change, ...], prepare: Prepare | None = None) -> Flow:
+        """The stages as these changes have them; `prepare` readies those that have to be made."""
+        return self._flows(changes, prepare) if prepare else self._flows(changes)
 
     def close(self) -> None:
         """Let go of what the stages opened."""

@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from data_bridge.errors import Interrupted
+from data_bridge.model.changes import Change
 from data_bridge.pipelines.commit import Control
 from data_bridge.pipelines.packing import Packer, Packing, Piece
 from data_bridge.pipelines.remembering import load, saved
+from data_bridge.runtime.commands import told
 from data_bridge.runtime.fitting import fitted
 from data_bridge.runtime.flow import Flow, Transit
-from data_bridge.runtime.graph import SOURCE
+from data_bridge.runtime.graph import SOURCE, Node
 from data_bridge.runtime.packet import InOrder, Numbering, Packet
 from data_bridge.runtime.pool import Pool
 from data_bridge.runtime.stage import StatefulStage
@@ -64,6 +66,10 @@ class Waiting:
         self._pool = pool
         self._states = dict(states)
         self._split = split
+        self._told: set[str] | None = None
+        """Ids of the changes that what stages know was made with; None = of all that the first piece has."""
+        self._unsaved: set[str] = set()
+        """Stages that know something else than was saved."""
         self._active: list[Threaded[_Packet]] = []
         self._halted = False
         self._changing = threading.Lock()
@@ -84,7 +90,8 @@ class Waiting:
         """The pieces, in order. Rows of several of them are in the threads at a time."""
         numbering, order = Numbering(SOURCE), InOrder()
         for changes, alike in groupby(pieces, key=lambda piece: piece.changes):
-            flow = self._packer.flow(changes)
+            flow = self._packer.flow(changes, self._prepare)
+            self._told = {change.id for change in changes}
             packets: Iterator[_Packet] = (self._packet(numbering, piece) for piece in alike)
             for place in flow.ahead:
                 past = self._remembering if flow.node(place).remembers else self._past
@@ -96,6 +103,24 @@ class Waiting:
                 # those that are bypassed now know what they knew
                 yield replace(found.piece, transit=found.transit, states={**self._states, **found.states})
 
+    def _prepare(self, node: Node, changes: tuple[Change, ...]) -> None:
+        """Tell a new instance its stage's commands, and let it know what its stage knows: what that was made with is told
+        before, so that it does nothing twice, and what is new behind."""
+        state = self._states.get(node.name)
+        stage = node.stage
+        if not node.enabled:
+            return
+        if state is None or not isinstance(stage, StatefulStage):
+            told(stage, node.name, changes)
+            self._unsaved.add(node.name)
+            return
+        new = [] if self._told is None else [change for change in changes if change.id not in self._told]
+        told(stage, node.name, [change for change in changes if change not in new])
+        load(stage, state)
+        if new:
+            told(stage, node.name, new)
+            self._unsaved.add(node.name)
+
     def _packet(self, numbering: Numbering, piece: Piece) -> _Packet:
         transit = self._packer.begin(piece)
         places = piece.index + piece.skip, piece.index + piece.end
@@ -105,10 +130,9 @@ class Waiting:
         node = flow.node(place)
         name, stage = node.name, node.stage
         assert isinstance(stage, StatefulStage), "only such stages remember"
-        if name in self._states:
-            load(stage, self._states[name])
-        else:
+        if name in self._unsaved:
             self._states[name] = saved(name, stage)
+            self._unsaved.remove(name)
         for packet in packets:
             found = packet.payload
             flow.advance(found.transit, place)

@@ -22,6 +22,8 @@ from data_bridge.runtime.queue import Overflow
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from data_bridge.runtime.control import Request
+
 OUT = "out"
 """The name of an output that is the only one."""
 
@@ -169,6 +171,11 @@ class Stage(ABC, Generic[O]):
     output_schema: ClassVar[RowSchema] = None
     """What every sample has that it gives: one that does not have it is the failure of the sample it was made of."""
 
+    commands: ClassVar[Mapping[str, str]] = {}
+    """Commands of its own that change what it makes, each with what it does: `control` answers them."""
+    questions: ClassVar[Mapping[str, str]] = {}
+    """Commands of its own that change nothing, each with what is asked."""
+
     def __init__(self, options: O, outlets: Sequence[Outlet] = ()) -> None:
         self.options = options
         self.outlets = tuple(outlets) or (Outlet(),)
@@ -232,6 +239,16 @@ class Stage(ABC, Generic[O]):
     def code(self) -> Mapping[str, str]:
         """Name and digest of the user's code that it calls: it may be mended before failed samples are tried again."""
         return {}
+
+    def control(self, request: "Request") -> dict[str, Any] | None:
+        """Do one of its `commands`, or answer one of its `questions`: what it says, as plain JSON values; None = it does not
+        understand. An exception refuses, with its message, and nothing may have changed then.
+
+        Between two batches, and before `setup`. Every instance that is made later is told the same commands in the same
+        order, so what it does must follow from the options, the commands before it and the request alone.
+        """
+        del request
+        return None
 
     def setup(self) -> None:
         """Open what it needs, once per process."""

@@ -45,6 +45,8 @@ class KindInfo:
     executor: str
     bypassable: bool
     options: tuple[OptionInfo, ...]
+    commands: tuple[tuple[str, str], ...] = ()
+    """Of its own, each with what it does."""
 
     @property
     def summary(self) -> str:
@@ -58,7 +60,8 @@ def describe(kind: str) -> KindInfo:
     found: type[Stage[Any]] = stage_class(kind)
     text = re.sub(r"[ \t]*\n[ \t]+", "\n", (found.__doc__ or "").strip())
     where = f"{found.__module__}:{found.__qualname__}"
-    return KindInfo(kind, where, text, found.executor, found.bypassable, tuple(_options(found.Options)))
+    own = tuple({**found.commands, **found.questions}.items())
+    return KindInfo(kind, where, text, found.executor, found.bypassable, tuple(_options(found.Options)), own)
 
 
 def describe_all() -> tuple[list[KindInfo], dict[str, str]]:

@@ -13,6 +13,8 @@ from data_bridge.io.sources.observed import observed_fields
 from data_bridge.model.batch import DictRows, Row
 from data_bridge.pipelines.remembering import load, saved
 from data_bridge.rows.decoding import decode
+from data_bridge.runtime.commands import said
+from data_bridge.runtime.control import Request
 from data_bridge.runtime.fitting import fitted
 from data_bridge.runtime.stage import Result, Stage, StageBatch, StatefulStage, by_output
 from data_bridge.testing.running import assert_same_however_cut, plain, run_stage, stage_of
@@ -33,6 +35,8 @@ class StageContract:
     """Some it can use, and some it cannot."""
     refused: ClassVar[Sequence[Mapping[str, Any]]] = ()
     """Options it must refuse when the plan is made."""
+    requests: ClassVar[Sequence[Request]] = ()
+    """Commands of its own that it accepts, in an order in which it may be told them."""
 
     def stage(self) -> Stage[Any]:
         """A new one, as the config would make it."""
@@ -47,12 +51,14 @@ class StageContract:
 
     def _results(self, batch: StageBatch) -> dict[str, Result]:
         stage = self.stage()
+        return dict(by_output(stage, self._made(stage, batch)))
+
+    def _made(self, stage: Stage[Any], batch: StageBatch) -> Result | Mapping[str, Result]:
         stage.setup()
         try:
-            made = fitted(stage, batch)
+            return fitted(stage, batch)
         finally:
             stage.close()
-        return dict(by_output(stage, made))
 
     def test_making_one_starts_no_thread(self) -> None:
         before = set(threading.enumerate())
@@ -72,6 +78,23 @@ class StageContract:
             extra = option.json_schema_extra
             assert isinstance(extra, dict), f"make {name} with `option()`"
             assert extra.get("live") in ("never", "paused", "any"), f"make {name} with `option()`"
+
+    def test_commands_are_answered_and_done_alike_by_every_instance(self) -> None:
+        """Those that come later are told what was accepted before, and go on with what the others do."""
+        stages = self.stage(), self.stage()
+        own = {*stages[0].commands, *stages[0].questions}
+        assert said(stages[0], Request("a command that nobody has")) is None, "it understands what it does not name"
+        for request in self.requests:
+            assert request.command in own, f"{request.command} stands neither in `commands` nor in `questions`"
+            first, second = (said(stage, request) for stage in stages)
+            assert first is not None, f"{request.command} is not understood"
+            assert first == second, f"{request.command} is not answered alike"
+        batch = self._batch()
+        made = [by_output(stage, self._made(stage, batch)) for stage in stages]
+        for name, result in made[0].items():
+            assert [plain(row) for row in decode(result.rows)[0]] == [
+                plain(row) for row in decode(made[1][name].rows)[0]
+            ]
 
     def test_the_same_samples_make_the_same(self) -> None:
         assert run_stage(self.config(), self.samples) == run_stage(self.config(), self.samples)
