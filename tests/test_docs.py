@@ -1,6 +1,7 @@
 """What the documents say is so: every example loads, plans or runs, and every command and setting is told."""
 
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -100,6 +101,31 @@ def test_every_example_config_loads_and_a_local_one_runs_and_reads_back(
         samples = read_tars([out / name for name in (out / "shards.txt").read_text().split()])
         assert len(samples) == len({s["__key__"] for s in samples}) == report.samples
         assert set(settings.pipeline.members.values() if settings.pipeline.members else ()) <= set(samples[0])
+
+
+def test_a_second_step_reads_what_the_first_one_left_and_each_has_a_ledger_of_its_own(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    first, second = (f"configs/steps/{name}.yaml" for name in ("1-clean", "2-train"))
+    out = tmp_path / "data-bridge-out"
+
+    early = data_bridge("run", second, cwd=tmp_path)
+    done = [data_bridge("run", config, "--json", cwd=tmp_path) for config in (first, second, first, second)]
+
+    assert early.returncode == 2
+    assert str(Path("data-bridge-out") / "cleaned") in early.stderr
+    assert [each.returncode for each in done] == [0] * 4, done
+    cleaned, train = (json.loads(each.stdout) for each in done[:2])
+    assert 0 < cleaned["samples"] < 1692
+    assert train["samples"] == cleaned["samples"]
+    assert cleaned["run"] != train["run"]
+    assert (out / "train" / "val" / "index.json").is_file()
+
+    # another first step makes another source, and the second one does not go on with it
+    (tmp_path / first).write_text((tmp_path / first).read_text().replace("min_length: 40", "min_length: 50"))
+    assert data_bridge("run", first, "--fresh", "--yes", cwd=tmp_path).returncode == 0
+    other = data_bridge("run", second, cwd=tmp_path)
+    assert other.returncode == 2
+    assert "000000.tar" in other.stderr
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)

@@ -52,7 +52,7 @@ class Cast(Stage[CastOptions]):
     field and the value; only float32 is rounded to, which is what it is for. Null and missing values stay.
 
     Text is read as the number, the truth value (true, false, 1, 0) or the ISO 8601 date and time it spells. A whole
-    number becomes the point in time that many units after 1970.
+    number becomes the point in time that many units after 1970. Bytes (a `txt` member of a tar) are read as UTF-8 text.
     """
 
     kind = "cast"

@@ -119,6 +119,11 @@ def _nearest(value: Any) -> float:
 def to_text(value: Any) -> str:
     if isinstance(value, str):
         return value
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise BadRow(f" is {shown(value)}, which is no UTF-8 text") from None
     try:
         return text(value)
     except BadRow as error:
