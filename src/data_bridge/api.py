@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_bridge.config import Settings, load_settings, run_folder, socket_folders, stages_folder
 from data_bridge.engine.base import EngineReport
@@ -19,7 +20,6 @@ from data_bridge.events import (
     RunPlanned,
     ignore,
 )
-from data_bridge.model.bench import BenchReport
 from data_bridge.model.outline import Box
 from data_bridge.model.plan import Plan
 from data_bridge.model.report import PlanReport, RunReport, StageStatus, StatusReport, VerifyReport
@@ -36,10 +36,12 @@ from data_bridge.pipelines.hooks import after_all, before_all
 from data_bridge.pipelines.looking import plan_report, status_report
 from data_bridge.pipelines.planning import read_identity
 from data_bridge.pipelines.shape import shape
-from data_bridge.pipelines.verify import verify_dataset
 from data_bridge.runtime.control import RunControl
 from data_bridge.storage import open_store
 from data_bridge.utils.progress import PartitionLog, totals
+
+if TYPE_CHECKING:
+    from data_bridge.model.bench import BenchReport
 
 __all__ = [
     "bench",
@@ -201,7 +203,7 @@ def graph(settings: Settings) -> tuple[Box, ...]:
     return shape(settings.pipeline)
 
 
-def bench_from_file(path: str | Path, *, seconds: float = 60.0, observer: Observer = ignore) -> BenchReport:
+def bench_from_file(path: str | Path, *, seconds: float = 60.0, observer: Observer = ignore) -> "BenchReport":
     """Measure the parts of a config file's run; see `bench`."""
     return bench(load_settings(Path(path)), seconds=seconds, observer=observer)
 
@@ -214,7 +216,7 @@ def bench(
     prefix: str | None = None,
     use_store: bool = True,
     observer: Observer = ignore,
-) -> BenchReport:
+) -> "BenchReport":
     """Measure how fast this machine reads, packs and uploads this source, and tell what limits a run and what to change.
 
     Takes about `seconds`, shared among the parts, and less where a rate is soon known. What it writes, at the
@@ -247,6 +249,8 @@ def control(destination: str, settings: Settings | None = None) -> RunControl:
 def verify(destination: str, settings: Settings | None = None, *, deep: bool = False) -> VerifyReport:
     """Check a finished dataset: every object exists with its size; `deep` also reads every shard whole:
     SHA-256, counts, the format's own structure, keys unique over the dataset."""
+    from data_bridge.pipelines.verify import verify_dataset  # nor of this
+
     return verify_dataset(open_store(destination, settings or _no_settings(destination)), deep=deep)
 
 

@@ -1,14 +1,14 @@
 """What happened, as frozen values, and who wants to know."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
+
+import msgspec
 
 from data_bridge.model.metrics import MetricRecord
 
 
-@dataclass(frozen=True, slots=True)
-class RunPlanned:
+class RunPlanned(msgspec.Struct, frozen=True):
     """The plan is fixed. Totals are None where nobody can know them."""
 
     run: str
@@ -21,15 +21,13 @@ class RunPlanned:
     bytes_done: int
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionClaimed:
+class PartitionClaimed(msgspec.Struct, frozen=True):
     partition: int
     index: int
     """Samples already committed: where the slot resumes."""
 
 
-@dataclass(frozen=True, slots=True)
-class SamplesPacked:
+class SamplesPacked(msgspec.Struct, frozen=True):
     """Progress of the open shard, once a batch."""
 
     partition: int
@@ -37,8 +35,7 @@ class SamplesPacked:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class ShardFinished:
+class ShardFinished(msgspec.Struct, frozen=True):
     """Closed on local disk, not uploaded yet."""
 
     partition: int
@@ -47,8 +44,7 @@ class ShardFinished:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class ShardUploaded:
+class ShardUploaded(msgspec.Struct, frozen=True):
     """At the store and verified, not recorded yet."""
 
     partition: int
@@ -56,8 +52,7 @@ class ShardUploaded:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class ShardCommitted:
+class ShardCommitted(msgspec.Struct, frozen=True):
     """Recorded in the ledger. `key` is None when every sample of the range failed."""
 
     partition: int
@@ -65,12 +60,11 @@ class ShardCommitted:
     samples: int
     failed: int
     bytes: int
-    failed_by: Mapping[str, int] = field(default_factory=dict)
+    failed_by: Mapping[str, int] = msgspec.field(default_factory=dict)
     """The failed ones by stage."""
 
 
-@dataclass(frozen=True, slots=True)
-class ItemFailed:
+class ItemFailed(msgspec.Struct, frozen=True):
     partition: int
     index: int
     stage: str
@@ -78,19 +72,17 @@ class ItemFailed:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionDone:
+class PartitionDone(msgspec.Struct, frozen=True):
     partition: int
     samples: int
     """In its shards, by this run and earlier ones."""
     failed: int
     """Behind its last shard; the others were told with their shards."""
-    failed_by: Mapping[str, int] = field(default_factory=dict)
+    failed_by: Mapping[str, int] = msgspec.field(default_factory=dict)
     """Those by stage."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeApplied:
+class ChangeApplied(msgspec.Struct, frozen=True):
     """A live change is recorded, and in force in a partition from a source index on."""
 
     partition: int
@@ -101,8 +93,7 @@ class ChangeApplied:
     command: str = "set"
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetUsed:
+class BudgetUsed(msgspec.Struct, frozen=True):
     """What one activity of a slot (`name`) took of its memory budget while it worked on a partition."""
 
     partition: int
@@ -114,23 +105,20 @@ class BudgetUsed:
     """Together, over threads that may have waited at the same time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Flushed:
+class Flushed(msgspec.Struct, frozen=True):
     """What the parts of a slot counted since the last one, while it works on a partition; every 0.2 s at most."""
 
     partition: int
     records: tuple[MetricRecord, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionFailed:
+class PartitionFailed(msgspec.Struct, frozen=True):
     partition: int
     error: str
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SlotLost:
+class SlotLost(msgspec.Struct, frozen=True):
     """A worker process died or hung and is replaced."""
 
     slot: int
@@ -138,15 +126,13 @@ class SlotLost:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(msgspec.Struct, frozen=True):
     """Something the user should know that is not an error."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunFinalized:
+class RunFinalized(msgspec.Struct, frozen=True):
     manifest: str
     samples: int
     failed: int
@@ -154,8 +140,7 @@ class RunFinalized:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(msgspec.Struct, frozen=True):
     """What a slot of `bench` uploaded: bytes, bytes per second of its uploads together, and what that cost it."""
 
     slot: int

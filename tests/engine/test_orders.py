@@ -4,9 +4,9 @@ import itertools
 import os
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from support.engine_works import Boss, Misdeed, Obedient, Shards, Together
 
@@ -218,6 +218,6 @@ def test_orders_are_told_as_what_is_new() -> None:
         "stage fetch: 12 rows at a time in each slot",
         "stage lower: width = 3 from the next packet on",
     ]
-    assert news(now, replace(now, paused=False, draining=True)) == [
+    assert news(now, msgspec.structs.replace(now, paused=False, draining=True)) == [
         "draining: what has been read is being finished, then the run ends"
     ]

@@ -3,8 +3,8 @@
 import gc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,7 +87,7 @@ def test_another_payload_keeps_the_place_and_the_lease(pool: PoolUser) -> None:
 
     smaller = packet.holding("shorter", 3, 4)
 
-    assert smaller.header == replace(packet.header, batch_size=3, nbytes=4)
+    assert smaller.header == msgspec.structs.replace(packet.header, batch_size=3, nbytes=4)
     assert not packet.alive
     with pytest.raises(RuntimeError, match="was replaced"):
         packet.send(queue.producer())
@@ -139,7 +139,7 @@ def test_a_missing_packet_and_one_that_comes_twice_are_noticed(pool: PoolUser) -
     order.check(second.header)
     with pytest.raises(FatalError, match="packet 1"):
         order.check(second.header)
-    order.check(replace(second.header, origin="other", seq=0))
+    order.check(msgspec.structs.replace(second.header, origin="other", seq=0))
     for packet in (first, second, third):
         packet.release()
 

@@ -2,10 +2,10 @@
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -80,7 +80,7 @@ class DroppingInSilence(Plain):
 class FailingAndKeeping(Plain):
     def process(self, batch: StageBatch) -> Result:
         failures = (RowFailure(0, "no"),) if len(batch) else ()
-        return replace(batch.same(batch.rows), failures=failures)
+        return msgspec.structs.replace(batch.same(batch.rows), failures=failures)
 
 
 class AddingAField(Plain):

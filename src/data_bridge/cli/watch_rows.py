@@ -1,7 +1,8 @@
 """What `watch` shows of a moment of a run, before anything is drawn. Rows come from whatever reports."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from data_bridge.cli.words import STANDSTILL_S, size
 from data_bridge.model.metrics import Count, Gauge, Load, MetricRecord, QueueUse, Statistics
@@ -15,8 +16,7 @@ ROWS = ("rows_in", "rows_out", "failed", "dropped")
 STEPS = ("ShardFinished", "ShardUploaded")
 
 
-@dataclass(frozen=True, slots=True)
-class PartRow:
+class PartRow(msgspec.Struct, frozen=True):
     """One part of the run."""
 
     key: str
@@ -37,8 +37,7 @@ class PartRow:
     """Whether it ever does anything that has a rate."""
 
 
-@dataclass(frozen=True, slots=True)
-class QueueRow:
+class QueueRow(msgspec.Struct, frozen=True):
     """One queue, or one level with a capacity."""
 
     key: str

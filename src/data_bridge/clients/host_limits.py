@@ -3,13 +3,13 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 _MOST_IDLE = 4096
 
 
-@dataclass(slots=True)
-class _Gate:
+class _Gate(msgspec.Struct):
     changed: threading.Condition
     waiting: int = 0
     inside: int = 0

@@ -3,10 +3,11 @@
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+import msgspec
 
 from data_bridge.errors import BridgeError, ConfigError, RetryableError, SourceError
 
@@ -22,8 +23,7 @@ _STORED_ENCODINGS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class HttpFile:
+class HttpFile(msgspec.Struct, frozen=True):
     """What a server says of a file.
 
     `identity` is an ETag as sent (`"…"` or `W/"…"`), the Hub's content hash without quotes, or
@@ -40,13 +40,12 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{'?…' if parts.query else ''}"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """One response after redirects. `linked` is what the redirecting Hub said of the content (`size`, `etag`)."""
 
     url: str
     response: "BaseHTTPResponse"
-    linked: Mapping[str, str] = field(default_factory=dict)
+    linked: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def header(self, name: str) -> str | None:
         value = self.response.headers.get(name)

@@ -8,10 +8,11 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from data_bridge.clients.hub_errors import hub_errors
 from data_bridge.errors import ConfigError, RetryableError, SourceError
@@ -29,8 +30,7 @@ _OWN_KEYS = {"path": "input_uri", "name": "source_options.config", "split": "sou
              "revision": "source_options.revision", "streaming": "source_options.streaming"}  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class HubFile:
+class HubFile(msgspec.Struct, frozen=True):
     """One data file of the split. `path` is relative to the repository; None where the file lies elsewhere."""
 
     uri: str
@@ -39,8 +39,7 @@ class HubFile:
     sha256: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Dataset:
+class Dataset(msgspec.Struct, frozen=True):
     """One split of one configuration at one commit: all that is needed to read it again, and the same."""
 
     repo: str
@@ -51,8 +50,7 @@ class Dataset:
     """Further arguments of `load_dataset_builder`, without the token."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolved(msgspec.Struct, frozen=True):
     """What the Hub says of a dataset."""
 
     dataset: Dataset
@@ -295,7 +293,7 @@ def _opened(text: str, token: str | None) -> Stream:
 
 def stream(dataset: Dataset, token: str | None) -> Stream:
     """The split, opened once per process: opening asks the Hub a dozen questions."""
-    return _opened(json.dumps(dataclasses.asdict(dataset), sort_keys=True), token)
+    return _opened(json.dumps(msgspec.structs.asdict(dataset), sort_keys=True), token)
 
 
 def read_file(path: str, token: str | None) -> bytes:

@@ -4,15 +4,14 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from http.client import HTTPException
-from http.server import HTTPServer
-from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from data_bridge.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
+    from http.server import HTTPServer
+
     from prometheus_client.core import Metric
     from prometheus_client.registry import CollectorRegistry
 
@@ -50,6 +49,7 @@ class Exposition:
 
     def listen(self, host: str, port: int) -> "Page":
         """A page at `/metrics`, which answers from its `serve` on. Raises ConfigError when the address cannot be had."""
+        from socketserver import TCPServer, ThreadingMixIn
         from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
         from prometheus_client import make_wsgi_app
@@ -80,6 +80,8 @@ class Exposition:
 
     def push(self, url: str, run: str) -> None:
         """Replace what a pushgateway has of this run. Raises StoreError saying why it could not."""
+        from http.client import HTTPException
+
         from prometheus_client import push_to_gateway
         from prometheus_client.exposition import basic_auth_handler, default_handler
 
@@ -107,7 +109,7 @@ class Exposition:
 class Page:
     """An address that is held, and served between `serve` and `close`."""
 
-    def __init__(self, url: str, server: HTTPServer) -> None:
+    def __init__(self, url: str, server: "HTTPServer") -> None:
         self.url = url
         self._server = server
         self._thread: threading.Thread | None = None

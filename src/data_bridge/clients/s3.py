@@ -4,11 +4,11 @@ import functools
 import re
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import botocore.session
+import msgspec
 from botocore import exceptions as boto
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
@@ -77,8 +77,7 @@ class Unreachable(RetryableError):
     """No connection came about: the name, the port or the network is wrong, or down."""
 
 
-@dataclass(frozen=True, slots=True)
-class S3Object:
+class S3Object(msgspec.Struct, frozen=True):
     """An object as the server lists it; `etag` is without quotes."""
 
     key: str

@@ -12,9 +12,10 @@ import ssl
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import urljoin
+
+import msgspec
 
 from data_bridge import config
 from data_bridge.clients.addresses import PrivateAddress, connect, is_public
@@ -38,8 +39,7 @@ Origin: TypeAlias = tuple[str, str, int]
 """Scheme, host, port."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(msgspec.Struct, frozen=True):
     """A file and what the server said of it. `url` is where it was found, after redirects."""
 
     url: str
@@ -47,8 +47,7 @@ class Fetched:
     headers: "http.client.HTTPMessage"
 
 
-@dataclass(frozen=True, slots=True)
-class WebRules:
+class WebRules(msgspec.Struct, frozen=True):
     """What is asked for and put up with. `timeout_s` is for one request, from the connection to the last byte."""
 
     timeout_s: float = 30.0

@@ -10,9 +10,10 @@ import ssl
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import msgspec
 
 from data_bridge.errors import ConfigError, RetryableError
 
@@ -44,8 +45,7 @@ class _Reading(io.RawIOBase):
         super().close()
 
 
-@dataclass(slots=True)
-class _Readable:
+class _Readable(msgspec.Struct):
     """A socket as `http.client` asks it for a file."""
 
     connection: "Connection"

@@ -4,8 +4,9 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
+
+import msgspec
 
 from data_bridge.errors import (
     BridgeError,
@@ -36,8 +37,7 @@ class SlotControl(Control, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """How one partition ended.
 
     `failed` concerns this partition, `permanent` would meet every partition and stops the run, `fenced` = taken
@@ -74,8 +74,7 @@ def nowhere(_partition: int, /) -> str:
     return ""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineReport:
+class EngineReport(msgspec.Struct, frozen=True):
     """How a run of an engine ended: an outcome for every partition it was given."""
 
     outcomes: Mapping[int, Outcome]

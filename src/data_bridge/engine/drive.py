@@ -1,7 +1,8 @@
 """Driving a run: who may work on what, which engine does it, and when it has to stop."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from data_bridge.config import Settings
 from data_bridge.engine.base import Engine, EngineReport

@@ -2,13 +2,14 @@
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from data_bridge.model.changes import Change
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True):
     """What slots are to do from now on. Each order repeats all of it, so that a new slot needs only the last one."""
 
     paused: bool = False

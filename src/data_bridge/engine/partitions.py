@@ -2,7 +2,6 @@
 
 import zlib
 from bisect import bisect_right
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -69,8 +68,7 @@ class _Pages(Parts):
         return _Pages, (self._sent, self._firsts, self._pages)
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionWork:
+class PartitionWork(msgspec.Struct, frozen=True):
     """Makes a slot's pipeline from values alone, so that any process can.
 
     The store travels as the driver probed it: a slot must not take for atomic what the probe found not to be.
@@ -81,7 +79,7 @@ class PartitionWork:
     store: ObjectStore
     driver: str
     slots: int = 1
-    takeover: Takeover = field(default_factory=Takeover)
+    takeover: Takeover = msgspec.field(default_factory=Takeover)
 
     def __call__(self) -> Work:
         pipeline = PipelineFactory.create(self.settings, self.store, plan=self.parts.outline, slots=self.slots)
@@ -94,8 +92,7 @@ class PartitionWork:
         return work
 
 
-@dataclass(frozen=True, slots=True)
-class SurveyWork:
+class SurveyWork(msgspec.Struct, frozen=True):
     """The same for looking at partitions on behalf of a stage."""
 
     settings: Settings

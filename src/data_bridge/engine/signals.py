@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any
+
+import msgspec
 
 from data_bridge.runtime.spawning import SIGNALS
 
@@ -18,8 +19,7 @@ ECHO_S = 0.25
 STOPPING = "stopping: what is in hand is being finished; interrupt again to stop at once"
 
 
-@dataclass(slots=True)
-class StopSignals:
+class StopSignals(msgspec.Struct):
     """How often the user asked to stop. While `deaf`, signals are counted and raise nothing."""
 
     count: int = 0

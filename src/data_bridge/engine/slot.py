@@ -9,11 +9,13 @@ import pickle
 import threading
 import time
 import traceback
-from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
 from typing import TypeAlias
+
+import msgspec
+from msgspec.structs import replace
 
 from data_bridge.engine.base import Outcome, Work, WorkFactory, attempt, committed, last_line, make
 from data_bridge.engine.cores import peak_bytes
@@ -32,28 +34,24 @@ URGENT = (PartitionClaimed, ShardCommitted)
 """Sent at once: should the slot die, the driver must know how far it was."""
 
 
-@dataclass(frozen=True, slots=True)
-class Signs:
+class Signs(msgspec.Struct, frozen=True):
     """A sign of life, with the events since the last one."""
 
-    events: list[Event] = field(default_factory=list)
+    events: list[Event] = msgspec.field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(msgspec.Struct, frozen=True):
     """The work is made; partitions are welcome."""
 
 
-@dataclass(frozen=True, slots=True)
-class Broken:
+class Broken(msgspec.Struct, frozen=True):
     """The work cannot be made; the slot ends."""
 
     error: BridgeError
     trace: str
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(msgspec.Struct, frozen=True):
     outcome: Outcome
     peak_bytes: int
 
@@ -62,26 +60,22 @@ Message: TypeAlias = Signs | Ready | Broken | Finished
 """What a slot says to its driver."""
 
 
-@dataclass(frozen=True, slots=True)
-class Take:
+class Take(msgspec.Struct, frozen=True):
     partition: int
     cores: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Cores:
+class Cores(msgspec.Struct, frozen=True):
     """The partition in work may use this many cores from now on."""
 
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(msgspec.Struct, frozen=True):
     """Finish what is in hand."""
 
 
-@dataclass(frozen=True, slots=True)
-class Quit:
+class Quit(msgspec.Struct, frozen=True):
     """Leave: there is nothing more to do."""
 
 

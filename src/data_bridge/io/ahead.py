@@ -4,7 +4,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from data_bridge.io.ranged import Watch
 from data_bridge.utils.budget import Account
@@ -13,8 +14,7 @@ BLOCKS_AHEAD = 4
 JOIN_S = 1.0  # an aborted read ends at once; one that cannot be aborted ends at its own timeout, unwaited for
 
 
-@dataclass(frozen=True, slots=True)
-class Ranges:
+class Ranges(msgspec.Struct, frozen=True):
     """How a large file is read in several requests at once.
 
     The first request is small and alone, so that the first bytes come as soon as they can; the second begins when its

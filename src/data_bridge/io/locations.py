@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import islice
 from urllib.parse import quote, unquote, urlsplit
+
+import msgspec
 
 from data_bridge.errors import ConfigError
 
@@ -133,8 +134,7 @@ def check_bucket(scheme: str, bucket: str) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Bucketed:
+class Bucketed(msgspec.Struct, frozen=True):
     """An `s3://` or `r2://` URI taken apart. Keys are literal: `?`, `#` and `%` have no meaning in them."""
 
     scheme: str

@@ -3,8 +3,9 @@
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from data_bridge.clients.http import CutError
 from data_bridge.errors import SourceError

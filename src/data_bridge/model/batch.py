@@ -5,10 +5,10 @@ Python objects: raw JSON lines, Arrow columns, or plain dictionaries.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,16 +25,14 @@ Row = dict[str, Any]
 """One sample: field name -> null, bool, int, float, str, bytes, datetime, Decimal, list, dict, ndarray or Media."""
 
 
-@dataclass(frozen=True, slots=True)
-class Media:
+class Media(msgspec.Struct, frozen=True):
     """Encoded bytes of an image, audio clip or other file, with the path it came from ('' when unknown)."""
 
     data: bytes
     path: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RowFailure:
+class RowFailure(msgspec.Struct, frozen=True):
     """One sample that could not be used. `offset` counts samples from the start of its batch or rows, failed ones included."""
 
     offset: int
@@ -46,8 +44,7 @@ class RowFailure:
     stage: str = "source"
 
 
-@dataclass(frozen=True, slots=True)
-class LineRows:
+class LineRows(msgspec.Struct, frozen=True):
     """JSON lines, each exactly one UTF-8 JSON object (the reader checked), in one buffer without copies.
 
     `starts[i]:ends[i]` of `data` is row i, without its line end. Both are int64 arrays of shape (n,).
@@ -74,8 +71,7 @@ class LineRows:
         return type(self), self.cropped()[1:]  # other lines of the buffer stay where they are
 
 
-@dataclass(frozen=True, slots=True)
-class ArrowRows:
+class ArrowRows(msgspec.Struct, frozen=True):
     """Columns of one `pyarrow.RecordBatch`, valid in full: text is UTF-8 at any depth (the reader checked)."""
 
     batch: "pa.RecordBatch"
@@ -108,8 +104,7 @@ def outside(data: Any, protocol: int) -> Any:
     return PickleBuffer(data) if protocol >= OUT_OF_BAND else bytes(data)
 
 
-@dataclass(frozen=True, slots=True)
-class DictRows:
+class DictRows(msgspec.Struct, frozen=True):
     """Samples as dictionaries: the slow, general form."""
 
     rows: Sequence[Row]
@@ -124,8 +119,7 @@ class DictRows:
 Rows: TypeAlias = LineRows | ArrowRows | DictRows
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """Consecutive samples of one partition in source order; a few MB at most.
 
     `start` re-opens the partition exactly at the first sample. The batch covers `count` samples: the
@@ -134,7 +128,7 @@ class Batch:
 
     start: Token
     rows: Rows
-    failures: tuple[RowFailure, ...] = field(default=())
+    failures: tuple[RowFailure, ...] = ()
 
     @property
     def count(self) -> int:

@@ -1,7 +1,6 @@
 """Shards and the records that commit them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import msgspec
@@ -13,8 +12,7 @@ from data_bridge.model.changes import SET, Change
 from data_bridge.model.source import Document
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(msgspec.Struct, frozen=True):
     """A run of samples in a writer's own form, ready to be cut and written.
 
     `ends[i]` is the number of payload bytes of samples 0..i together (int64, shape (n,), ascending): the
@@ -25,10 +23,10 @@ class Encoded:
     payload: Any
     ends: NDArray[np.int64]
     rows: NDArray[np.int64]
-    failures: tuple[RowFailure, ...] = field(default=())
+    failures: tuple[RowFailure, ...] = ()
     keys: Sequence[str] | None = None
     """Key of each sample where the writer took keys from the rows (`key_field`): the pipeline keeps a shard free of repeats."""
-    warnings: Mapping[str, int] = field(default_factory=dict)
+    warnings: Mapping[str, int] = msgspec.field(default_factory=dict)
     """What was written differently than it stood in the source, with counts."""
 
     def __len__(self) -> int:
@@ -42,14 +40,13 @@ class Encoded:
         return Encoded, (payload, self.ends, self.rows, self.failures, self.keys, self.warnings)
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
+class Packed(msgspec.Struct, frozen=True):
     """A finished local shard file. The store that takes it makes it durable."""
 
     bytes: int
     sha256: str
     samples: int
-    meta: dict[str, Any] = field(default_factory=dict)
+    meta: dict[str, Any] = msgspec.field(default_factory=dict)
     """What the format's index needs to know of this shard (LitData: `dim`, …); JSON-able."""
 
 

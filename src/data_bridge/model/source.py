@@ -1,10 +1,10 @@
 """What is known of a source before it is read: files, pieces of them, fields."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Self
 
 import msgspec
+from msgspec.structs import replace
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -16,7 +16,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     def model_copy(self, *, update: Mapping[str, Any]) -> Self:
         """The same with other values in some fields."""
-        return msgspec.structs.replace(self, **update)
+        return replace(self, **update)
 
     def model_dump(self) -> dict[str, Any]:
         """The fields as plain dictionaries, lists, text and numbers."""
@@ -77,8 +77,7 @@ class Piece(Document, frozen=True, kw_only=True):
     end: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FilePiece:
+class FilePiece(msgspec.Struct, frozen=True):
     """A piece with its file resolved: what a format reads."""
 
     file: SourceFile
@@ -95,8 +94,7 @@ class Field(Document, frozen=True, kw_only=True):
     nullable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(msgspec.Struct, frozen=True):
     """A look at the first rows of a source, to freeze the schema and to estimate.
 
     `declared` is true when the fields come from a footer or a feature declaration and bind fully.
@@ -105,6 +103,6 @@ class Probe:
 
     fields: tuple[Field, ...]
     declared: bool
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[dict[str, Any]] = msgspec.field(default_factory=list)
     mean_sample_bytes: float | None = None
     """Source bytes per sample in the probe (compressed bytes are not known: None)."""

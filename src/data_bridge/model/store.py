@@ -1,13 +1,13 @@
 """The destination as everything above storage sees it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
+
+class ObjectInfo(msgspec.Struct, frozen=True):
     """What a store says of one object."""
 
     key: str

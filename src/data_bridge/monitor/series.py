@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
+
+import msgspec
 
 from data_bridge.model.metrics import Count, Gauge, Load, Metric, MetricRecord, QueueUse, Statistics
 from data_bridge.monitor.snapshot import RUN, Snapshot
@@ -55,21 +56,19 @@ CATALOGUE: Mapping[str, str] = MappingProxyType(
 """Every series of the product itself, without its prefix. `docs/metrics.md` tells the same."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True):
     labels: Mapping[str, str]
     value: float
     suffix: str = ""
 
 
-@dataclass(slots=True)
-class Family:
+class Family(msgspec.Struct):
     """All series of one name. A `counter`'s name is without its `_total`."""
 
     name: str
     kind: Literal["counter", "gauge", "summary"]
     help: str
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[Sample] = msgspec.field(default_factory=list)
 
 
 def families(snapshot: Snapshot) -> list[Family]:

@@ -3,10 +3,11 @@
 import shutil
 from collections.abc import Callable, ItemsView
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from data_bridge.config import PoolSettings, Settings, hidden_in, redacted, stages_folder
@@ -42,11 +43,10 @@ OpenStore = Callable[[Settings], ObjectStore]
 """How a slot gets at the destination; picklable."""
 
 
-@dataclass(frozen=True, slots=True)
-class Takeover:
+class Takeover(msgspec.Struct, frozen=True):
     """Whose claims may be taken over although their process cannot be seen from here."""
 
-    dead_drivers: frozenset[str] = field(default_factory=frozenset)
+    dead_drivers: frozenset[str] = msgspec.field(default_factory=frozenset)
     steal: bool = False
 
 

@@ -1,14 +1,13 @@
 """Where one shard ends and the next begins: a pure function of source positions and sizes."""
 
-from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, slots=True)
-class ShardRules:
+class ShardRules(msgspec.Struct, frozen=True):
     """What closes a shard: the end of its index range, its number of samples, its bytes, or lag."""
 
     samples_per_shard: int
@@ -17,8 +16,7 @@ class ShardRules:
     counted: bool
 
 
-@dataclass(slots=True)
-class Progress:
+class Progress(msgspec.Struct):
     """The open shard so far. Indices count source samples from the partition's start, failed ones included."""
 
     start: int = 0
@@ -27,8 +25,7 @@ class Progress:
     payload: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(msgspec.Struct, frozen=True):
     """What to do next with a batch: write samples up to `hi`, then the source is used up to offset `used`."""
 
     hi: int

@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
+
+from msgspec.structs import replace
 
 from data_bridge.config import stages_folder
 from data_bridge.errors import BridgeError, ConfigError, FatalError

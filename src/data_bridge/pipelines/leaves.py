@@ -3,10 +3,10 @@
 import datetime as dt
 import decimal
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Literal, TypeAlias
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
@@ -34,8 +34,7 @@ _EXACT_FLOAT: Final = 2**53
 """Up to here every integer is a float64 without loss."""
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(msgspec.Struct, frozen=True):
     """One field. `type` is the Arrow type of its column in our text form (of one element for `numpy`)."""
 
     name: str

@@ -4,10 +4,10 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+import msgspec
 import numpy as np
 
 from data_bridge.config import PipelineSettings
@@ -63,7 +63,7 @@ class LitDataWriter:
         """Layout and leaves. `warnings` says why the Arrow layout was chosen and which leaves need care."""
         fields = _fields(settings, probe)
         if settings.litdata_layout == "tokens":
-            return {"layout": "tokens", "leaves": [asdict(_tokens(settings, fields, probe))]}
+            return {"layout": "tokens", "leaves": [msgspec.structs.asdict(_tokens(settings, fields, probe))]}
         leaves: list[Leaf] = []
         warnings: list[str] = []
         layout = settings.litdata_layout
@@ -93,7 +93,7 @@ class LitDataWriter:
         if settings.compression == "zstd" and layout != "arrow":
             warnings.append(_ZSTD_IN_PLACE)
         chosen = "arrow" if layout == "arrow" else "classic"
-        return {"layout": chosen, "leaves": [asdict(leaf) for leaf in leaves], "warnings": warnings}
+        return {"layout": chosen, "leaves": [msgspec.structs.asdict(leaf) for leaf in leaves], "warnings": warnings}
 
     @property
     def suffix(self) -> str:

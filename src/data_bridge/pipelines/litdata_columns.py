@@ -1,10 +1,10 @@
 """Rows of any form as one strictly typed Arrow column per LitData leaf; a row that does not fit is a failure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
@@ -22,8 +22,7 @@ _EXACT: Final[dict[str, type]] = {"bool": bool, "int": int, "float": float, "str
 _BLANK: Final[dict[str, Any]] = {"bool": False, "int": 0, "float": 0.0, "str": "", "bytes": b"", "numpy": []}
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
+class Columns(msgspec.Struct, frozen=True):
     """One array per leaf (its `column` type, or one of the same shape), all of length n.
 
     `rows[i]` is the row that element i came from, int64 of shape (n,). Without `nullable` no array holds a null.

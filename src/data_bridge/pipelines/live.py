@@ -1,8 +1,9 @@
 """What the user wants of a partition that is being read: to wait, to end, to go on with other options."""
 
 from collections.abc import Generator, Iterator
-from dataclasses import replace
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from data_bridge.events import ChangeApplied
 from data_bridge.model.changes import Change

@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from data_bridge.config import Settings
@@ -25,8 +26,7 @@ from data_bridge.runtime.outline import writer_part
 from data_bridge.stages.build import build
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """Offsets [skip, end) of a batch as the source's reader found it, `more` batches behind it counted on.
     `index` is the place in the partition of offset 0."""
 
@@ -39,7 +39,7 @@ class Piece:
     """Live changes in force in it."""
     transit: Transit | None = None
     """How far it is on its way, where the slot has taken it through stages that wait or remember."""
-    states: Mapping[str, bytes] = field(default_factory=dict)
+    states: Mapping[str, bytes] = msgspec.field(default_factory=dict)
     """By stage that remembers, what it knew when this piece came, as JSON."""
 
     def size(self) -> int:
@@ -47,8 +47,7 @@ class Piece:
         return self.transit.nbytes if self.transit else sum(size_of(batch.rows) for batch in (self.batch, *self.more))
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """The good samples of a piece in one writer's form."""
 
     encoded: Encoded
@@ -59,8 +58,7 @@ class Run:
     block: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
+class Packed(msgspec.Struct, frozen=True):
     """What became of a piece: a run for every writer, and what is wrong with its other samples, by offset in the batch."""
 
     runs: tuple[Run, ...]
@@ -73,14 +71,13 @@ class Packed:
 Pack = Callable[[Piece], Packed]
 
 
-@dataclass(frozen=True, slots=True)
-class Packing:
+class Packing(msgspec.Struct, frozen=True):
     """Makes the function from values alone."""
 
     settings: Settings
     generation: Generation
     partition: Partition
-    marked: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    marked: Mapping[str, NDArray[np.int64]] = msgspec.field(default_factory=dict)
     """By stage, the samples of the partition that a survey has marked."""
     only: NDArray[np.int64] | None = None
     """The samples of the partition to take, ascending; None = all."""

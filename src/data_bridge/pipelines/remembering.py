@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -18,12 +17,11 @@ MOST_STATE = 64 << 10
 """Bytes of one stage's state: it stands in the record of every shard."""
 
 
-@dataclass(frozen=True, slots=True)
-class ResumePoint:
+class ResumePoint(msgspec.Struct, frozen=True):
     """Where a partition is to be read from, and what each stage knew there."""
 
     cursor: Cursor
-    states: Mapping[str, bytes] = field(default_factory=dict)
+    states: Mapping[str, bytes] = msgspec.field(default_factory=dict)
 
 
 def standing(log: PartitionLog, sinks: Sequence[SinkPlan]) -> ResumePoint:

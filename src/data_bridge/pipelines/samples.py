@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,15 +24,14 @@ _KEY = re.compile(r"[A-Za-z0-9_-]+")
 _KEY_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 
 
-@dataclass(frozen=True, slots=True)
-class Samples:
+class Samples(msgspec.Struct, frozen=True):
     """Good samples of some rows. `rows[i]` is the row of sample i; `columns` hold their members in tar order."""
 
     keys: Sequence[str]
     rows: NDArray[np.int64]
     columns: list[MemberColumn]
     failures: tuple[RowFailure, ...] = ()
-    warnings: dict[str, int] = field(default_factory=dict)
+    warnings: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 def encode_samples(layout: Layout, key_field: str | None, rows: Rows, keys: Sequence[str]) -> Samples:

@@ -1,8 +1,9 @@
 """The writers of a pipeline: what each of them gets, and what the plan froze for it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from data_bridge.config import FOREIGN, PipelineSettings
 from data_bridge.model.plan import Generation
@@ -11,8 +12,7 @@ from data_bridge.pipelines.writers import writer_class
 from data_bridge.runtime.graph import Graph, Sink
 
 
-@dataclass(frozen=True, slots=True)
-class SinkPlan:
+class SinkPlan(msgspec.Struct, frozen=True):
     """A writer as the plan has it. `name` is "" for the only one, else also the folder of its shards."""
 
     name: str

@@ -6,8 +6,10 @@ record that would commit it; a later attempt uploads such leftovers first instea
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from data_bridge.config import PipelineSettings
 from data_bridge.model.plan import Partition
@@ -33,8 +35,7 @@ def staging_base(pipeline: PipelineSettings) -> Path:
     return (pipeline.staging_dir or Path.home() / ".cache" / "data-bridge").expanduser()
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(msgspec.Struct, frozen=True):
     """A shard (or a range whose samples all failed) that waits for its commit."""
 
     record: ShardRecord

@@ -8,10 +8,10 @@ and config, so that whoever does it again writes the same.
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,8 +52,7 @@ def surveyors(graph: Graph) -> list[str]:
     return [node.name for node in graph.nodes if node.enabled and isinstance(node.stage, Surveying)]
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(msgspec.Struct, frozen=True):
     """The files of one stage's survey."""
 
     store: ObjectStore
@@ -184,8 +183,7 @@ def _divided(records: Records) -> tuple[Records, Records]:
     return ordered[starts], marks
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(msgspec.Struct, frozen=True):
     """Makes, from values alone, what gives the digests of a piece as bytes."""
 
     packing: Packing

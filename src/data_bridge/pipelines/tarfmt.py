@@ -1,8 +1,8 @@
 """The ustar layout, many members at a time: byte for byte what `webdataset.TarWriter(mtime=0)` writes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,8 +44,7 @@ _TEMPLATE_SUM = int(_TEMPLATE.sum()) - ord(" ") + 8 * ord(" ")
 """A header is summed with eight spaces where its checksum stands."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemberColumn:
+class MemberColumn(msgspec.Struct, frozen=True):
     """One member of each of n samples: extension, contents, and their sizes (int64, shape (n,))."""
 
     extension: str

@@ -6,8 +6,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
 from itertools import groupby
+
+import msgspec
+from msgspec.structs import replace
 
 from data_bridge.errors import Interrupted
 from data_bridge.model.changes import Change
@@ -32,8 +34,7 @@ def most_waiting(row_bytes: int, total: int) -> int:
     return min(MOST_WAITING, max(1, total // row_bytes)) if row_bytes else MOST_WAITING
 
 
-@dataclass(frozen=True, slots=True)
-class _Underway:
+class _Underway(msgspec.Struct, frozen=True):
     piece: Piece
     transit: Transit
     states: dict[str, bytes]

@@ -1,15 +1,15 @@
 """Stages that lead to no writer: which of them belong together, and how packets wait before them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from data_bridge.runtime.graph import WINDOW, Branch, Node
 from data_bridge.runtime.queue import Overflow
 from data_bridge.runtime.stage import SideStage, StatefulStage, Surveying
 
 
-@dataclass(frozen=True, slots=True)
-class Queueing:
+class Queueing(msgspec.Struct, frozen=True):
     """How packets wait behind an output. Without `overflow`, as who reads them has it."""
 
     capacity: int = WINDOW

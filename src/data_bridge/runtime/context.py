@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 
 from data_bridge.errors import ConfigError
@@ -19,15 +19,14 @@ def _to_nobody(_message: str) -> None:
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(msgspec.Struct, frozen=True):
     """The run as a stage may know it. Without arguments that of a test."""
 
     run: str = ""
     stage: str = ""
     """The name of the stage in the config."""
     destination: str = ""
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = msgspec.field(default_factory=dict)
     """The pipeline's settings that decide bytes, as they are recorded: no secrets."""
     folder: Path | None = None
     """`stages/<name>` in the run's folder on this machine, which need not exist; None for a user without a home. Nothing in
@@ -48,8 +47,7 @@ class Context:
             file.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
-@dataclass(frozen=True, slots=True)
-class RunTotals:
+class RunTotals(msgspec.Struct, frozen=True):
     """The finished dataset as its ledger has it: all runs and crashes counted once."""
 
     samples: int

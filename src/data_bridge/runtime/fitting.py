@@ -3,12 +3,13 @@ expected and what was found."""
 
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
@@ -31,8 +32,7 @@ def fitted(stage: Stage[Any], batch: StageBatch) -> Result | Mapping[str, Result
     return entered.leaving(stage.process(entered.batch))
 
 
-@dataclass(frozen=True, slots=True)
-class Entered:
+class Entered(msgspec.Struct, frozen=True):
     """What of a batch a stage is given. Its row i is row `kept[i]` of the whole one; None = it is the whole one."""
 
     stage: Stage[Any]

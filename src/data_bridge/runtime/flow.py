@@ -3,10 +3,11 @@
 import pickle
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from data_bridge.errors import FatalError
@@ -20,8 +21,7 @@ from data_bridge.runtime.graph import SOURCE, Branch, Graph, Node
 from data_bridge.runtime.stage import OUT, Result, StageBatch, by_output
 
 
-@dataclass(frozen=True, slots=True)
-class Lot:
+class Lot(msgspec.Struct, frozen=True):
     """Samples at one place of the graph. Row i came from the sample at `offsets[i]` of the source's batch and has the
     source index `indices[i]`; both int64 of shape (n,), offsets ascending unless a stage takes whole blocks."""
 
@@ -52,8 +52,7 @@ class Lot:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class StageWork:
+class StageWork(msgspec.Struct, frozen=True):
     """What a stage did with one packet."""
 
     name: str
@@ -68,8 +67,7 @@ class StageWork:
     """Rows that passed it unchanged, switched off."""
 
 
-@dataclass(slots=True)
-class Transit:
+class Transit(msgspec.Struct):
     """A packet on its way: what is at the outputs it has passed, and what happened there."""
 
     lots: dict[str, Lot]
@@ -83,8 +81,7 @@ class Transit:
         return sum(size_of(lot.rows) for lot in self.lots.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Passed:
+class Passed(msgspec.Struct, frozen=True):
     """What became of a packet. `failures` are of all stages, by `offset` in the source's batch, ascending."""
 
     lots: Mapping[str, Lot]

@@ -3,10 +3,10 @@
 import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,8 +26,7 @@ WINDOW = 4
 """Packets on their way in a stage's threads, unless told otherwise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(msgspec.Struct, frozen=True):
     """A stage in its place. `inputs` are outputs as `source` or `stage.output`; several are joined, in source order."""
 
     name: str
@@ -55,16 +54,14 @@ class Node:
         return tuple(f"{self.name}.{output}" for output in self.stage.outputs)
 
 
-@dataclass(frozen=True, slots=True)
-class Sink:
+class Sink(msgspec.Struct, frozen=True):
     """A writer in its place. `name` is "" for the only one."""
 
     name: str
     input: str
 
 
-@dataclass(frozen=True, slots=True)
-class Branch:
+class Branch(msgspec.Struct, frozen=True):
     """Stages beside the way to the writers, behind a queue of their own. `port` is what they look at."""
 
     port: str
@@ -89,8 +86,7 @@ class Branch:
         return only.most if isinstance(only, SideStage) else 0
 
 
-@dataclass(frozen=True, slots=True)
-class Graph:
+class Graph(msgspec.Struct, frozen=True):
     """Stages on the way to writers, in an order in which each comes behind all it reads, the writers, and what is beside."""
 
     nodes: tuple[Node, ...] = ()

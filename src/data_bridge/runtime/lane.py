@@ -4,9 +4,10 @@ import multiprocessing
 import pickle
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+import msgspec
 
 from data_bridge.runtime.arena import Arena, Spans
 from data_bridge.runtime.nursery import start_child
@@ -16,22 +17,19 @@ from data_bridge.runtime.spawning import KILLED_S
 Flight = TypeVar("Flight")
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(msgspec.Struct, frozen=True):
     """The result lies behind the item in its box."""
 
     spans: Spans
 
 
-@dataclass(frozen=True, slots=True)
-class Inline:
+class Inline(msgspec.Struct, frozen=True):
     """The result, which the box has no room for."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """The function raised, or its result cannot travel."""
 
 

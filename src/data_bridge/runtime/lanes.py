@@ -5,9 +5,10 @@ import pickle
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any, Generic, Literal, TypeVar
+
+import msgspec
 
 from data_bridge.runtime.arena import Arena
 from data_bridge.runtime.lane import Done, Failed, Inline, Lane
@@ -35,8 +36,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-@dataclass(slots=True)
-class _Flight(Generic[Item, Result]):
+class _Flight(msgspec.Struct, Generic[Item, Result]):
     """An item on its way. `late` = to be computed here, when its turn comes."""
 
     item: Item

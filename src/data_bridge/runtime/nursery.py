@@ -12,12 +12,13 @@ import socket
 import struct
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import set_spawning_popen
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Protocol
+
+import msgspec
 
 from data_bridge.runtime.process import process_is_ours
 from data_bridge.runtime.spawning import KILLED_S, Closable, alone, deaf, settle_in, spawn
@@ -220,8 +221,7 @@ def _main(orders: socket.socket) -> None:
                 living[number].process.kill()
 
 
-@dataclass(frozen=True, slots=True)
-class _Living:
+class _Living(msgspec.Struct, frozen=True):
     process: BaseProcess
     tell: int
 

@@ -1,8 +1,10 @@
 """Samples on their way together, with the place in the source they came from. One owner at a time: sending hands it on."""
 
 import time
-from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from data_bridge.errors import FatalError
 from data_bridge.runtime.pool import Lease
@@ -11,8 +13,7 @@ from data_bridge.runtime.queue import Cancelled, Overflow, Producer, Queue, Queu
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(msgspec.Struct, frozen=True):
     """What is known of a packet without looking into it."""
 
     seq: int
@@ -28,8 +29,7 @@ class Header:
     """The stage or source that made it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Content(Generic[T]):
+class _Content(msgspec.Struct, Generic[T], frozen=True):
     payload: T
     lease: Lease | None
 

@@ -2,11 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -52,8 +53,7 @@ def option(default: Any = ..., *, live: Live = "never", description: str, **limi
     return Field(default, description=description, json_schema_extra={"live": live}, **limits)
 
 
-@dataclass(frozen=True, slots=True)
-class StageBatch:
+class StageBatch(msgspec.Struct, frozen=True):
     """Some consecutive samples on their way. `indices[i]` is the source index of row i (int64, shape (n,)), in the key
     space that `prefix` names: together they are the same in every run, whatever the number of workers."""
 
@@ -121,8 +121,7 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(msgspec.Struct, frozen=True):
     """What a stage made of a batch. Row i came from the batch's row `positions[i]` (int64, shape (n,), ascending unless
     the stage takes whole blocks; a row may have become several). `failures` are rows it could not use, by `offset` = row
     of the batch. A row in neither was dropped on purpose, and is counted."""
@@ -140,8 +139,7 @@ class Result:
 O = TypeVar("O", bound=StageOptions)  # noqa: E741 - the usual letter
 
 
-@dataclass(frozen=True, slots=True)
-class Outlet:
+class Outlet(msgspec.Struct, frozen=True):
     """One output as the config names it."""
 
     name: str = OUT

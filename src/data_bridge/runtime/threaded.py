@@ -4,11 +4,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from data_bridge.errors import BridgeError, Interrupted
 from data_bridge.model.batch import DictRows, Row, RowFailure
@@ -42,8 +43,7 @@ class Rowwise(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Landed(Generic[Packet]):
+class Landed(msgspec.Struct, Generic[Packet], frozen=True):
     """A packet that is done. `busy_s` adds up what its rows took, waiting included."""
 
     packet: Packet
@@ -299,8 +299,7 @@ class _Flight(Generic[Packet]):
         raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True)
-class _Raised:
+class _Raised(msgspec.Struct, frozen=True):
     error: BaseException
 
 

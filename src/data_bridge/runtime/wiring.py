@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+import msgspec
+
 from data_bridge.runtime.branches import Queueing, branches, loses
 from data_bridge.runtime.graph import SOURCE, WINDOW, WRITE, Graph, Node, Sink
 from data_bridge.runtime.stage import OUT, Stage, StatefulStage, Surveying
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """A stage as the config has it. `inputs` are as written; () = the stage before that has an output."""
 
     name: str
@@ -23,12 +24,11 @@ class Wanted:
     threads: int = 0
     window: int = WINDOW
     pool: str = ""
-    queues: Mapping[str, Queueing] = field(default_factory=dict)
+    queues: Mapping[str, Queueing] = msgspec.field(default_factory=dict)
     """By output."""
 
 
-@dataclass(frozen=True, slots=True)
-class WantedSink:
+class WantedSink(msgspec.Struct, frozen=True):
     name: str
     input: str | None = None
 

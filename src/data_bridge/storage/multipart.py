@@ -7,9 +7,10 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from data_bridge.clients.s3 import Refused, stat, translated
 from data_bridge.errors import BridgeError, IntegrityError, RetryableError, StoreError
@@ -29,8 +30,7 @@ MISMATCH_CODES = frozenset({"BadDigest", "XAmzContentChecksumMismatch"})
 MD5_ETAG = re.compile(r"[0-9a-f]{32}")
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
+class Upload(msgspec.Struct, frozen=True):
     """What is uploaded and how. `part_bytes` is the least part size; all parts but the last have the same.
 
     `sending` is drawn on for what is in memory; `crc32` says that the store checks one with each part, else MD5 serves.

@@ -8,9 +8,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol, runtime_checkable
+
+import msgspec
 
 SLOT_BYTES = 512_000_000
 """What a slot has in flight at most, unless told otherwise."""
@@ -51,8 +52,7 @@ def _limits(root: Path) -> Generator[int]:
                 yield int(text)
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """What the accounts of one name took together since the last look."""
 
     name: str
@@ -216,22 +216,20 @@ class Account:
         self._pool.changed.notify_all()
 
 
-@dataclass(slots=True)
-class _Pool:
+class _Pool(msgspec.Struct):
     """What the accounts share. `line` holds who waits, in order."""
 
     total: int
     clock: Callable[[], float]
     held: int = 0
-    line: deque[object] = field(default_factory=deque)
-    changed: threading.Condition = field(default_factory=threading.Condition)
+    line: deque[object] = msgspec.field(default_factory=deque)
+    changed: threading.Condition = msgspec.field(default_factory=threading.Condition)
 
     def fits(self, size: int) -> bool:
         return self.held + size <= self.total
 
 
-@dataclass(slots=True)
-class _Tally:
+class _Tally(msgspec.Struct):
     """Figures of the accounts of one name."""
 
     held: int = 0

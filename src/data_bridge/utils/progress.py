@@ -8,7 +8,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
@@ -64,17 +63,16 @@ def parsed(kind: type[D], data: bytes, what: str, hint: str = "") -> D:
         ) from None
 
 
-@dataclass(slots=True)
-class PartitionLog:
+class PartitionLog(msgspec.Struct):
     """All that the ledger says of one partition."""
 
     next_seq: int = 0
-    shards: list[ShardRecord] = field(default_factory=list)
-    changes: list[ChangeRecord] = field(default_factory=list)
+    shards: list[ShardRecord] = msgspec.field(default_factory=list)
+    changes: list[ChangeRecord] = msgspec.field(default_factory=list)
     """In the order in which they were made, which is that of the samples from which they are in force."""
     done: Done | None = None
     failed: Failed | None = None
-    retried_by: Mapping[str, int] = field(default_factory=dict)
+    retried_by: Mapping[str, int] = msgspec.field(default_factory=dict)
     """By stage, the samples that failed in an earlier partition and are tried again in this one."""
     claim: Claim | None = None
     """The newest claim, if nothing ended it."""

@@ -3,16 +3,16 @@
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from data_bridge.errors import BusyError, DiskFullError, RetryableError
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(msgspec.Struct, frozen=True):
     """Repeats a call that raises `RetryableError`, at most `tries` times and `total_s` seconds after its first failure.
 
     Waits grow from `first_s` to `longest_s`, each shortened by up to half at random; an error's `retry_after`

@@ -2,10 +2,10 @@
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
 
+import msgspec
 import pyarrow as pa
 
 from data_bridge.errors import SourceError
@@ -20,8 +20,7 @@ MAPPED_BYTES = 64_000_000
 """Local files with a record batch larger than this are mapped, not read, so that memory stays bounded."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
+class _Opened(msgspec.Struct, frozen=True):
     """An open file. `reader` is for a file or for a stream whose batches need its dictionaries; then it is read in order."""
 
     source: Any

@@ -1,8 +1,8 @@
 """CSV and TSV (RFC 4180): columns of text, or of the types that `source_options.csv_types` declares."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -22,8 +22,7 @@ from data_bridge.model.batch import ArrowRows, Batch, RowFailure, Token
 from data_bridge.model.source import Extent, Field, FilePiece, Probe, SourceFile
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunk:
+class _Chunk(msgspec.Struct, frozen=True):
     """Records that were read together. `offset` is the position of `data[0]`; `line` its line, where it is known."""
 
     offset: int

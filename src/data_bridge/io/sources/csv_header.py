@@ -1,7 +1,8 @@
 """The beginning of a CSV file: its dialect, the names of its columns, and where its records start."""
 
 from collections import Counter
-from dataclasses import dataclass
+
+import msgspec
 
 from data_bridge.config import SourceOptions
 from data_bridge.errors import SourceError
@@ -26,8 +27,7 @@ _DELIMITERS = ",;\t|"
 _TAB_EXTENSIONS = (".tsv", ".tab")
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(msgspec.Struct, frozen=True):
     """How one file is laid out. `start` and `line` are where the first record after the header may be."""
 
     dialect: Dialect

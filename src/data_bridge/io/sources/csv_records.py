@@ -6,9 +6,9 @@ closing quote ends the field. A record ends at `\\n` or `\\r\\n` outside quotes.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,8 +21,7 @@ _NEWLINE, _RETURN, _QUOTE = 10, 13, 34
 _Positions = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
+class Dialect(msgspec.Struct, frozen=True):
     delimiter: str = ","
     quotes: bool = True
     """Whether `"` protects delimiters and line ends, or is a character like others."""
@@ -32,8 +31,7 @@ class Dialect:
         return re.compile(b"[\\n" + re.escape(self.delimiter.encode()) + b"]")
 
 
-@dataclass(frozen=True, slots=True)
-class Records:
+class Records(msgspec.Struct, frozen=True):
     """The records of a buffer. `starts` and `ends` are their spans without line ends (int64, shape (n,))."""
 
     starts: _Positions
@@ -46,14 +44,13 @@ class Records:
     """Bytes of the buffer these records take; the rest is the beginning of another one."""
 
 
-@dataclass(slots=True)
-class Record:
+class Record(msgspec.Struct):
     """One record as the exact parser finds it."""
 
     start: int
     end: int
     next: int
-    fields: list[bytes | None] = field(default_factory=list)
+    fields: list[bytes | None] = msgspec.field(default_factory=list)
     reason: str = ""
 
 

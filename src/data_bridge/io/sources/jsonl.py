@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -44,8 +43,7 @@ class _AnyObject(msgspec.Struct):
 _OBJECTS = msgspec.json.Decoder(_AnyObject)
 
 
-@dataclass(frozen=True, slots=True)
-class FoundLines(LineRows):
+class FoundLines(LineRows, frozen=True):
     """Lines that nobody has looked at yet, with what it takes to say where each one stands."""
 
     uri: str

@@ -4,10 +4,10 @@ import io
 from collections import OrderedDict
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -49,8 +49,7 @@ class _IntoArrow(io.BufferedReader):
         return cast("bytes", memoryview(pooled)[:got])  # Arrow takes any buffer, and keeps it without a copy
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
+class _Opened(msgspec.Struct, frozen=True):
     """A file open for reading. `whole` reads a row group as its place demands; `streamed`, what `remote` fetches ahead."""
 
     whole: pq.ParquetFile

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+
+import msgspec
 
 from data_bridge.config import Settings
 from data_bridge.errors import ConfigError, SourceError
@@ -19,8 +20,7 @@ from data_bridge.utils.budget import ByteBudget
 HUB = "huggingface"
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(msgspec.Struct, frozen=True):
     """What the source holds now."""
 
     format: str

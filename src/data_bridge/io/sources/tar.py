@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import chain
+
+import msgspec
 
 from data_bridge.config import SourceOptions
 from data_bridge.errors import SourceError
@@ -90,15 +91,13 @@ class Tar:
         return _group(members, base_name(piece.file.uri), self.max_sample_bytes)
 
 
-@dataclass(frozen=True, slots=True)
-class _Bad:
+class _Bad(msgspec.Struct, frozen=True):
     reason: str
     where: str
     raw: bytes | None
 
 
-@dataclass(slots=True)
-class _Unit:
+class _Unit(msgspec.Struct):
     """Samples that only reading from `start` gives: one, and the strays found among its members."""
 
     start: int
@@ -107,8 +106,7 @@ class _Unit:
     items: list[Row | _Bad]
 
 
-@dataclass(slots=True)
-class _Open:
+class _Open(msgspec.Struct):
     """The sample being collected."""
 
     key: str
@@ -116,7 +114,7 @@ class _Open:
     members: list[Member]
     size: int
     problem: str = ""
-    strays: list[_Bad] = field(default_factory=list)
+    strays: list[_Bad] = msgspec.field(default_factory=list)
 
     def close(self, label: str) -> _Unit:
         first = self.members[0]

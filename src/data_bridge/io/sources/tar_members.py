@@ -5,7 +5,8 @@ first end-of-archive blocks whatever follows.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from data_bridge.errors import SourceError
 
@@ -24,8 +25,7 @@ _BODILESS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(msgspec.Struct, frozen=True):
     """One member that is not a directory. `start` is the byte of its first header in the decoded stream."""
 
     start: int

@@ -1,10 +1,10 @@
 """Plain text: every line is one sample with one field."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from data_bridge.config import SourceOptions
