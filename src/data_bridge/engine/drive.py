@@ -50,7 +50,7 @@ def drive(
     holders = {claim.driver for claim in elsewhere.values()}
     for holder in holders:
         watch.look(holder)
-    orders = Orders(ordered(pipeline.plan, logs), made=_changes_made(logs))
+    orders = Orders(ordered(logs.values()))
     engine, slots = engine_for(pipeline.settings, pipeline.plan, workers, orders)
     orders.workers = slots if isinstance(engine, ProcessEngine) else 0
     driver = claims.new_token()
@@ -80,11 +80,6 @@ def drive(
             if isinstance(outcome.error, (DataError, SourceError)) or outcome.kind == "failed":
                 pipeline.give_up(outcome.partition, outcome.error or FatalError("failed without saying why"), driver)
     return _unfinished_as_error(report)
-
-
-def _changes_made(logs: Mapping[int, PartitionLog]) -> int:
-    """Live changes of all runs until now."""
-    return max((record.number + 1 for log in logs.values() for record in log.changes), default=0)
 
 
 def _far(claim: Claim) -> bool:

@@ -1,6 +1,6 @@
 """A run that takes commands: its socket, and the changes it starts with."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack, contextmanager
 
 from data_bridge.config import socket_folders
@@ -8,7 +8,6 @@ from data_bridge.engine.orders import Orders
 from data_bridge.engine.switchboard import Switchboard
 from data_bridge.events import Notice, Observer
 from data_bridge.model.changes import Change
-from data_bridge.model.plan import Plan
 from data_bridge.model.source import Field
 from data_bridge.pipelines.base import Pipeline
 from data_bridge.runtime.control_server import ControlServer
@@ -31,11 +30,7 @@ def listening(pipeline: Pipeline, orders: Orders, observer: Observer) -> Generat
         yield
 
 
-def ordered(plan: Plan, logs: Mapping[int, PartitionLog]) -> list[Change]:
-    """Every change that any partition has recorded, once, in order: one that one of them knows concerns all. In a retry
-    those made since it began: what was in force before comes with each sample's partition."""
-    retry = plan.generations[-1] if plan.generations[-1].kind == "retry" else None
-    own = {p.index for p in retry.partitions} if retry else set(logs)
-    before = {record.id for index, log in logs.items() if index not in own for record in log.changes}
-    found = {r.id: r.change for index in own for r in logs[index].changes if r.id not in before}
+def ordered(logs: Iterable[PartitionLog]) -> list[Change]:
+    """Every change that any partition has recorded, once, in order: one that one of them knows concerns all."""
+    found = {record.id: record.change for log in logs for record in log.changes}
     return sorted(found.values(), key=lambda change: (change.number, change.id))

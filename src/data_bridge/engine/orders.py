@@ -27,20 +27,12 @@ class Standing(msgspec.Struct, frozen=True):
 class Orders:
     """Given from any thread, followed by the engine when it looks. Nothing here waits for the engine."""
 
-    def __init__(self, changes: Sequence[Change] = (), made: int = 0) -> None:
-        """`changes` are in force; `made` is the number of the next one at least."""
+    def __init__(self, changes: Sequence[Change] = ()) -> None:
         self._changed = threading.Condition()
         self._standing = Standing(changes=tuple(changes))
-        self._made = made
         self.stopping = False
         self.workers: int | None = None
         """Processes at a time; 0 = the run works in its driver; None = not known yet."""
-
-    @property
-    def made(self) -> int:
-        """The number of the next change."""
-        changes = self._standing.changes
-        return max(self._made, changes[-1].number + 1 if changes else 0)
 
     @property
     def standing(self) -> Standing:

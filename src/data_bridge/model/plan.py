@@ -31,6 +31,8 @@ class Partition(Document, frozen=True, kw_only=True):
     """Key of the list of samples that it takes of those it reads; None = all."""
     retried_by: dict[str, int] = {}
     """How many samples those are, by the stage at which they failed."""
+    changes: int = 0
+    """Live changes made before: those that `retries` had are in force here where they were there, the others are not."""
 
     @property
     def name(self) -> str:

@@ -67,7 +67,7 @@ class Live:
         self._ordered = ordered
         log, partition = self._tracker.log, self._tracker.partition
         for change in ordered:
-            if change.id in self._known:
+            if change.id in self._known or change.number < partition.changes:
                 continue
             self._known.add(change.id)
             start = max(index, self._written, log.changes[-1].start if log.changes else 0)

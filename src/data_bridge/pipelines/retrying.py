@@ -80,6 +80,7 @@ def _partitions(store: ObjectStore, plan: Plan, logs: Mapping[int, PartitionLog]
     """One for each with failed samples that were not tried again yet. A function of plan and ledger: who makes them again
     writes the same."""
     index = len(plan.partitions)
+    changes = max((record.number + 1 for log in logs.values() for record in log.changes), default=0)
     for partition in plan.partitions:
         if partition.index in plan.retried or not logs[partition.index].failed_samples:
             continue
@@ -96,6 +97,7 @@ def _partitions(store: ObjectStore, plan: Plan, logs: Mapping[int, PartitionLog]
                 "retries": partition.index,
                 "only": key,
                 "retried_by": dict(stages),
+                "changes": changes,
             }
         )
         index += 1
