@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import retries
+from support.code import forget
 from support.runs import out, settings, source
 
 from data_bridge import api
 from data_bridge.config import stages_folder
-from data_bridge.errors import ConfigError, FatalError
+from data_bridge.errors import ConfigError, ConflictError, FatalError
 from data_bridge.events import Event, Notice
 
 __all__ = ["out", "source"]
@@ -102,3 +104,63 @@ def test_an_exit_before_the_run_is_an_error_and_nothing_is_begun(source: Path, o
 def test_an_exit_at_the_end_is_an_error(source: Path, out: Path) -> None:
     with pytest.raises(FatalError, match=r"stages\.mine: SystemExit: 0"):
         api.run_pipeline(settings(source, out, stages=stages(exits="after")))
+
+
+REPORTING = """
+from data_bridge.runtime.stage import Stage, StageOptions
+class Reporting(Stage[StageOptions]):
+    kind = "reporting"
+    def process(self, batch):
+        return batch.same(batch.rows)
+    def after(self, context, totals):
+        {body}
+"""
+
+
+def test_code_that_went_wrong_at_the_end_may_be_mended_for_the_run_that_does_that_part(
+    tmp_path: Path, source: Path, out: Path
+) -> None:
+    code = tmp_path / "mine.py"
+    made = settings(source, out, stages=[{f"{code}:Reporting": {}}])
+    code.write_text(REPORTING.format(body="1 / 0"))
+    with pytest.raises(FatalError, match="ZeroDivisionError"):
+        api.run_pipeline(made)
+    code.write_text(REPORTING.format(body="context.save_json('told.json', totals.samples)"))
+    forget(code)
+
+    report = api.run_pipeline(made)
+
+    assert json.loads((stages_folder(report.run) / "reporting" / "told.json").read_bytes()) == 120
+
+
+def test_what_a_source_gained_meanwhile_is_not_made_with_other_code(tmp_path: Path, source: Path, out: Path) -> None:
+    code = tmp_path / "mine.py"
+    made = settings(source, out, stages=[{f"{code}:Reporting": {}}])
+    code.write_text(REPORTING.format(body="1 / 0"))
+    with pytest.raises(FatalError, match="ZeroDivisionError"):
+        api.run_pipeline(made)
+    code.write_text(REPORTING.format(body="pass"))
+    forget(code)
+    with source.open("a") as file:
+        file.write(source.read_text().splitlines()[0] + "\n")
+
+    with pytest.raises(ConflictError, match="libraries that make bytes"):
+        api.run_pipeline(made)
+
+
+def test_samples_that_were_retried_are_told_as_they_ended(tmp_path: Path, out: Path) -> None:
+    code = tmp_path / "mine.py"
+    code.write_text(
+        REPORTING.replace("batch.same(batch.rows)", "batch.each(served)").format(
+            body="context.save_json('told.json', [totals.failed, totals.failed_here])"
+        )
+        + "from support.stages import served\n"
+    )
+    chosen = retries.settings(tmp_path, out, stages=[{f"{code}:Reporting": {}}])
+    run = api.run_pipeline(chosen).run
+    retries.mend(tmp_path)
+
+    api.retry_failed(chosen)
+
+    told = json.loads((stages_folder(run) / "reporting" / "told.json").read_bytes())
+    assert told == [len(retries.NEVER)] * 2

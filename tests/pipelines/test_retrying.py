@@ -2,19 +2,18 @@
 
 import json
 import shutil
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.code import forget
 from support.kill import tree
 from support.readers import read_json_samples, read_tars
 from support.retries import AWAY, NEVER, SAMPLES, TIMES, Changing, counted, mend, settings
 
 from data_bridge import api
 from data_bridge.config import Settings
-from data_bridge.config.calls import load
 from data_bridge.errors import BridgeError, ConfigError, ConflictError, DataError, IntegrityError
 from data_bridge.events import Event, RunPlanned
 from data_bridge.pipelines.factory import PipelineFactory
@@ -172,13 +171,6 @@ def test_samples_that_were_mended_no_longer_count_against_max_failures(tmp_path:
     stages[0]["max_failures"] = len(NEVER) - 1
     with pytest.raises(DataError, match=f"{len(NEVER)} samples failed in stage map"):
         api.run_pipeline(settings(tmp_path, out, stages=stages))
-
-
-def forget(code: Path) -> None:
-    """Load a file anew, as another process does."""
-    load.cache_clear()
-    for name in [name for name, module in sys.modules.items() if getattr(module, "__file__", None) == str(code)]:
-        del sys.modules[name]
 
 
 def test_the_code_of_a_stage_may_have_been_mended(tmp_path: Path, out: Path) -> None:

@@ -35,6 +35,12 @@ class Orders:
         """Processes at a time; 0 = the run works in its driver; None = not known yet."""
 
     @property
+    def made(self) -> int:
+        """Changes made until now: the number of the next one."""
+        changes = self._standing.changes
+        return changes[-1].number + 1 if changes else 0
+
+    @property
     def standing(self) -> Standing:
         """All at once: never half of an order. The same object until something changes."""
         return self._standing

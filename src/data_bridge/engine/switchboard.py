@@ -219,9 +219,7 @@ class StagePart:
         now = self._now
         if value == (now.enabled if key == ENABLED else now.options.get(key, _UNSET)):
             return Reply(accepted=True, reason="it has this value already")
-        changes = self._orders.standing.changes
-        number = changes[-1].number + 1 if changes else 0
-        change = Change(number=number, id=new_token(), stage=self._planned.name, key=key, value=value)
+        change = Change(number=self._orders.made, id=new_token(), stage=self._planned.name, key=key, value=value)
         if reason := self._misfit(change):
             return Reply(accepted=False, reason=reason)
         self._orders.change(change)

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, ItemsView
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -21,7 +22,7 @@ from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
 from data_bridge.pipelines.beside import Beside
 from data_bridge.pipelines.commit import Committer, Control, Opening
-from data_bridge.pipelines.finalize import finalize
+from data_bridge.pipelines.finalize import finalize, published
 from data_bridge.pipelines.fresh import start_over
 from data_bridge.pipelines.metering import Metering
 from data_bridge.pipelines.packing import Packing
@@ -31,6 +32,7 @@ from data_bridge.pipelines.retrying import chosen, plan_retry, replay
 from data_bridge.pipelines.sinks import SinkPlan, sink_plans
 from data_bridge.pipelines.staging import PROBES, Staging, foreign, staging_base
 from data_bridge.pipelines.survey import Look, Survey, Surveyed, look_at, surveyors
+from data_bridge.pipelines.told import owed
 from data_bridge.pipelines.where import Where
 from data_bridge.runtime.pool import Pool
 from data_bridge.stages.build import build
@@ -98,9 +100,15 @@ class Pipeline:
             self._refuse_foreign(identity)
             first, self.sample_bytes = planning.first_generation(self.settings, self.stream)
             return Plan(run=identity.run if identity else "", generations=(first,)), False
-        planning.check_unchanged(self.settings, recorded)
+        planning.check_unchanged(self.settings, recorded, mended=partial(self._owes_an_end, recorded))
         grown = planning.grown_generation(self.settings, self.stream, recorded)
+        if grown is not None:
+            planning.check_unchanged(self.settings, recorded)
         return (_with(recorded, grown), False) if grown else (recorded, True)
+
+    def _owes_an_end(self, plan: Plan) -> bool:
+        """Whether nothing is left to do but to tell stages that the dataset is complete: that makes no bytes."""
+        return published(self.store, plan) and any(owed(self.settings, self.store, plan))
 
     def _identity(self) -> planning.Identity | None:
         try:

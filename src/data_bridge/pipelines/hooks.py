@@ -1,6 +1,5 @@
 """Stages look at the run as a whole: all of them before any work, and each once its dataset is complete."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -12,17 +11,19 @@ from data_bridge.errors import BridgeError, ConfigError, FatalError
 from data_bridge.events import Notice, Observer
 from data_bridge.model.manifest import Manifest
 from data_bridge.pipelines.base import Pipeline
+from data_bridge.pipelines.told import note, owed
 from data_bridge.runtime.context import Context, RunTotals
 from data_bridge.runtime.graph import Node
-from data_bridge.runtime.stage import Stage, reason
+from data_bridge.runtime.stage import reason
 from data_bridge.stages.build import build
-from data_bridge.utils.progress import PartitionLog
+from data_bridge.utils.progress import PartitionLog, failures_by_stage
 
 
 def before_all(pipeline: Pipeline, observer: Observer) -> None:
     """Let every stage look whether the run can be. Raises ConfigError that tells all that any of them says."""
     refused: list[tuple[str, str]] = []
-    for node in _nodes(pipeline):
+    enabled = [node for node in build(pipeline.settings.pipeline).every if node.enabled]
+    for node in enabled:
         error = _guarded(partial(node.stage.before, _context(pipeline, node, observer)))
         if error is not None:
             hint = error.hint if isinstance(error, BridgeError) else ""
@@ -39,16 +40,13 @@ def after_all(pipeline: Pipeline, logs: Mapping[int, PartitionLog], manifest: Ma
     """
     made = manifest.totals
     totals = RunTotals(made.samples, made.failed, made.bytes, made.shards)
-    failed = sum((log.failed_by for log in logs.values()), Counter[str]())
+    failed = failures_by_stage(logs.values())
     problems: list[str] = []
-    for node in _nodes(pipeline):
-        told = f"_bridge/{pipeline.plan.run}/after/{node.name}-{len(pipeline.plan.generations)}.json"
-        if type(node.stage).after is Stage.after or pipeline.store.get(told) is not None:
-            continue
+    for node in owed(pipeline.settings, pipeline.store, pipeline.plan):
         here = replace(totals, failed_here=failed[node.name])
         error = _guarded(partial(node.stage.after, _context(pipeline, node, observer), here))
         if error is None:
-            pipeline.store.put_if_absent(told, b"{}\n")
+            note(pipeline.store, pipeline.plan, node)
         else:
             problems.append(f"stages.{node.name}: {_words(error)}")
     if problems:
@@ -56,10 +54,6 @@ def after_all(pipeline: Pipeline, logs: Mapping[int, PartitionLog], manifest: Ma
             "the dataset is complete, but what stages do at its end went wrong:\n" + "\n".join(problems),
             hint="run the same command again: it does that part alone",
         )
-
-
-def _nodes(pipeline: Pipeline) -> list[Node]:
-    return [node for node in build(pipeline.settings.pipeline).every if node.enabled]
 
 
 def _guarded(hook: Callable[[], None]) -> Exception | SystemExit | None:

@@ -160,9 +160,9 @@ def libraries_now(settings: Settings, graph: Graph) -> dict[str, str]:
     return used | graph.libraries()
 
 
-def check_unchanged(settings: Settings, plan: Plan, *, mended: bool = False) -> None:
-    """Refuse a config or a byte-making library that differs from the plan's, with the difference. With `mended`, code of the
-    user's own may differ."""
+def check_unchanged(settings: Settings, plan: Plan, *, mended: Callable[[], bool] = lambda: False) -> None:
+    """Refuse a config or a byte-making library that differs from the plan's, with the difference. Where `mended()`, which is
+    asked if need be, code of the user's own may differ."""
     before, recorded = plan.first.config, plan.generations[-1].libraries
     graph = build(settings.pipeline, check=True)
     now = changed_values(before, _writing(settings, graph))
@@ -171,8 +171,7 @@ def check_unchanged(settings: Settings, plan: Plan, *, mended: bool = False) -> 
             "the config differs from the one this destination was made with:\n" + _diff(before, now), hint=NEXT_STEP
         )
     libraries = libraries_now(settings, graph)
-    compared = _but_code(recorded, libraries, graph.code()) if mended else recorded
-    if compared != libraries:
+    if libraries != recorded and not (libraries == _but_code(recorded, libraries, graph.code()) and mended()):
         raise ConflictError(
             "libraries that make bytes of the shards differ from those of the first run:\n"
             + _diff(recorded, libraries),

@@ -52,7 +52,7 @@ def plan_retry(
         raise ConfigError(
             f"the run at {store.uri} is not finished", hint="finish it with `data-bridge run`, then retry"
         )
-    planning.check_unchanged(settings, plan, mended=not going_on)
+    planning.check_unchanged(settings, plan, mended=lambda: not going_on)
     if planning.grown_generation(settings, stream, plan) is not None:
         raise ConfigError("the source has grown", hint="pack what is new with `data-bridge run`, then retry")
     _refuse_what_cannot_be_retried(graph)
