@@ -11,6 +11,8 @@ from fake_vast.world import World
 from support.console import data_bridge
 from support.rented import quick_client
 
+from data_bridge.cli import words
+
 REQUEST = {"image": "python:3.12", "disk": 20, "label": "data-bridge:x:1"}
 
 
@@ -100,3 +102,18 @@ def test_the_vendors_own_key_file_is_found(server: Server, config: Path, tmp_pat
     )
 
     assert (done.returncode, done.stdout) == (0, "nothing is rented\n"), done.stderr
+
+
+def test_what_a_run_elsewhere_writes_comes_in_whole_lines_without_secrets_or_commands_to_the_terminal(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(words, "_hidden", {"storage-secret"})
+    relay = words.Relay()
+
+    for part in (b"caf\xc3", b"\xa9 stor", b"age-secret\r\n\x1b]0;owned\x07", b"last"):
+        relay(part)
+    first = capfd.readouterr().err
+    relay.flush()
+
+    assert first == "caf\u00e9 ***\n"
+    assert capfd.readouterr().err == "?]0;owned?last\n"

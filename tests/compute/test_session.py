@@ -18,9 +18,10 @@ from fake_vast.world import World
 from support.rented import QUICK, quick_client
 
 from data_bridge.compute.choice import Candidate, Need, ranked
+from data_bridge.compute.following import Following, TimeOver
 from data_bridge.compute.reaping import held
 from data_bridge.compute.rentals import Rentals
-from data_bridge.compute.runner import Following, attached
+from data_bridge.compute.runner import attached
 from data_bridge.compute.session import BadMachine, Order, VastSession
 from data_bridge.compute.signals import unheard
 from data_bridge.compute.ssh import Link, LinkLost, Ssh, make_key
@@ -63,10 +64,42 @@ def test_a_machine_whose_time_is_over_destroys_itself_and_the_client_says_so(
         session.machine(cheapest(server), order(hours=4 / 3600)) as link,
     ):
         link.run(JOB.format(seconds=600))
-        Following(session, lambda _: None, lambda _: None, threading.Event().wait).to_the_end(link)
+        Following(session, lambda _: None).to_the_end(link)
 
     (own,) = server.world.calls("destroy", "instance")
     assert own.status == 200
+    assert server.world.living == []
+
+
+def test_a_machine_that_cannot_end_itself_at_its_deadline_is_ended_by_the_client(
+    server: Server, session: VastSession
+) -> None:
+    server.world.faults.plan(Fault("destroy by itself", "drop_before", 10_000))
+
+    with (
+        pytest.raises(TimeOver),
+        session.machine(cheapest(server), order(hours=4 / 3600)) as link,
+    ):
+        link.run(JOB.format(seconds=600))
+        Following(session, lambda _: None).to_the_end(link)
+
+    assert server.world.calls("destroy", "account")
+    assert server.world.living == []
+
+
+def test_a_run_that_dies_without_a_word_is_noticed_before_its_machine_ends(
+    server: Server, session: VastSession
+) -> None:
+    session.patience = replace(QUICK, linger_s=600.0)
+
+    with (
+        pytest.raises(BadMachine, match="no run any more"),
+        session.machine(cheapest(server), order()) as link,
+    ):
+        link.run(JOB.format(seconds=600))
+        link.run('kill -9 "$(cat "$HOME/.data-bridge/pid")"')
+        Following(session, lambda _: None).to_the_end(link)
+
     assert server.world.living == []
 
 
@@ -113,7 +146,7 @@ def test_a_log_is_followed_over_lost_connections_without_a_byte_lost_or_twice(
         link.run('cd "$HOME/.data-bridge"; mkdir started; seq 1 2000 > log; echo $$ > pid; echo 0 > rc')
         original = session.link
         session.link = lambda found: Cutting(original(found))  # type: ignore[arg-type, method-assign, assignment, return-value]
-        Following(session, lambda _: None, log.append, threading.Event().wait).to_the_end(Cutting(link))  # type: ignore[arg-type]
+        Following(session, log.append).to_the_end(Cutting(link))  # type: ignore[arg-type]
 
     assert b"".join(log) == b"".join(b"%d\n" % n for n in range(1, 2001))
     assert len(log) > 2

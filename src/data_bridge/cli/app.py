@@ -124,10 +124,11 @@ def run(
     if use_vast:
         from data_bridge.cli import renting
 
-        given = renting.passed_on(limit=limit, workers=workers, fresh=fresh, steal=steal, allow_empty=allow_empty)
-        raise typer.Exit(
-            renting.run(settings, path or config or Path(), prefix, given, yes=yes, dry_run=dry_run, as_json=as_json)
-        )
+        if fresh and not yes and not dry_run:
+            _confirm_fresh(settings, prefix)
+        given = renting.passed_on(limit=limit, workers=workers, steal=steal, allow_empty=allow_empty)
+        runner = partial(renting.run, settings, path or config or Path(), prefix, given, fresh=fresh)
+        raise typer.Exit(runner(yes=yes, dry_run=dry_run, as_json=as_json))
     if dry_run:
         report = api.plan(settings, prefix=prefix)
         say(words.as_json(report) if as_json else words.plan(report))

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from data_bridge.cli.words import hide_secrets_of, json_of, relay, say, tell
+from data_bridge.cli import words
+from data_bridge.cli.words import Relay, hide_secrets_of, json_of, say, tell
 from data_bridge.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from data_bridge.compute.choice import Candidate
     from data_bridge.compute.runner import Remote, VastRemoteRunner
     from data_bridge.config import Settings
@@ -21,20 +24,17 @@ GUESSED_BYTES = 10e9
 """Where the source does not tell its size."""
 
 
-def passed_on(
-    *, limit: int | None, workers: int | None, fresh: bool, steal: bool, allow_empty: bool
-) -> tuple[str, ...]:
-    """The flags of this command that are the remote run's."""
+def passed_on(*, limit: int | None, workers: int | None, steal: bool, allow_empty: bool) -> tuple[str, ...]:
+    """The flags of this command that are the remote run's. `--fresh` is not: each machine would begin anew."""
     numbers = {"--limit": limit, "--workers": workers}
-    flags = {"--fresh": fresh, "--steal": steal, "--allow-empty": allow_empty}
+    flags = {"--steal": steal, "--allow-empty": allow_empty}
     given = [word for name, value in numbers.items() if value is not None for word in (name, str(value))]
-    given += [name for name, value in flags.items() if value]
-    return (*given, "--yes") if fresh else tuple(given)
+    return (*given, *(name for name, value in flags.items() if value))
 
 
 def show(settings: "Settings", report: "PlanReport", config: Path, prefix: str | None) -> None:
     """What may be rented and what it would cost; rents nothing."""
-    runner = _runner(settings, report, config, prefix, ())
+    runner = _runner(settings, report, config, prefix)
     for warning in runner.keys().warnings:
         tell(f"warning: {warning}")
     say(table(runner.candidates()))
@@ -46,6 +46,7 @@ def run(
     prefix: str | None,
     arguments: tuple[str, ...],
     *,
+    fresh: bool,
     yes: bool,
     dry_run: bool,
     as_json: bool,
@@ -57,7 +58,11 @@ def run(
     if dry_run:
         show(settings, report, config, prefix)
         return 0
-    runner = _runner(settings, report, config, prefix, arguments)
+    if report.complete and not fresh:
+        say(words.plan(report))
+        return 0
+    relay = Relay()
+    runner = _runner(settings, report, config, prefix, arguments, fresh=fresh, log=relay)
     for warning in runner.keys().warnings:
         tell(f"warning: {warning}")
     candidates = runner.candidates()
@@ -66,7 +71,10 @@ def run(
         if not sys.stdin.isatty():
             raise ConfigError("renting a machine costs money", hint="add --yes to rent without being asked")
         typer.confirm(f"Rent offer {candidates[0].offer.id}?", abort=True)
-    ended = runner.run(candidates[0])
+    try:
+        ended = runner.run(candidates[0])
+    finally:
+        relay.flush()
     say(json_of(asdict(ended)) if as_json else told(ended))
     return ended.exit_code
 
@@ -116,7 +124,14 @@ def ask_how_to_stop() -> str:
 
 
 def _runner(
-    settings: "Settings", report: "PlanReport", config: Path, prefix: str | None, arguments: tuple[str, ...]
+    settings: "Settings",
+    report: "PlanReport",
+    config: Path,
+    prefix: str | None,
+    arguments: tuple[str, ...] = (),
+    *,
+    fresh: bool = False,
+    log: "Callable[[bytes], None]" = lambda _: None,
 ) -> "VastRemoteRunner":
     from data_bridge.compute.choice import Need
     from data_bridge.compute.rentals import Rentals
@@ -130,5 +145,5 @@ def _runner(
     disk = (settings.vast or VastSettings()).storage_gb
     return VastRemoteRunner(
         connect(settings), Rentals(rentals_folder()), settings, config, Need(size + EXTRA_BYTES, made, disk),
-        prefix=prefix, arguments=arguments, tell=tell, log=relay, on_interrupt=ask_how_to_stop,
+        prefix=prefix, arguments=arguments, fresh=fresh, tell=tell, log=log, on_interrupt=ask_how_to_stop,
     )  # fmt: skip

@@ -1,12 +1,13 @@
 """`data-bridge vast`: what is rented, and ending it."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from data_bridge.cli.words import say
+from data_bridge.cli.words import harmless, say
 from data_bridge.errors import ConfigError, FatalError
 
 if TYPE_CHECKING:
@@ -91,24 +92,35 @@ def logs(machine: Machine, config: Config = None) -> None:
     one = _one(client, rentals, machine)
     if one.instance is None:
         raise ConfigError(f"{machine} is not there any more", hint="`data-bridge vast list` shows what is")
-    say(client.logs(one.instance.id) or one.instance.message or "it has written nothing that the service gives out")
+    say(
+        harmless(client.logs(one.instance.id))
+        or one.instance.message
+        or "it has written nothing that the service gives out"
+    )
 
 
 @app.command(epilog="Example: data-bridge vast attach 9000001 --config configs/rented.yaml")
 def attach(machine: Machine, config: Config = None) -> None:
     """Follow a run that an earlier command started, from its first line on, and give its machine back at the end."""
     from data_bridge.cli import renting
-    from data_bridge.cli.words import hide_secrets_of, relay, tell
+    from data_bridge.cli.words import Relay, hide_secrets_of, tell
     from data_bridge.compute.runner import attached
     from data_bridge.config import load_settings
 
     client, rentals = _account(config)
-    rental = _one(client, rentals, machine).rental
+    one = _one(client, rentals, machine)
+    rental = one.rental
     if rental is None or not rental.config:
         raise ConfigError(f"{machine} was not rented from this computer", hint="the key to it is where it was rented")
+    if one.instance is not None:  # the answer to the rental may have been lost
+        rental = replace(rental, instance=one.instance.id)
     settings = load_settings(config or Path(rental.config))
     hide_secrets_of(settings)
-    ended = attached(client, rentals, rental, settings, tell=tell, log=relay, on_interrupt=renting.ask_how_to_stop)
+    relay, asked = Relay(), renting.ask_how_to_stop
+    try:
+        ended = attached(client, rentals, rental, settings, tell=tell, log=relay, on_interrupt=asked)
+    finally:
+        relay.flush()
     say(renting.told(ended))
     raise typer.Exit(ended.exit_code)
 

@@ -51,10 +51,27 @@ def tell(text: str) -> None:
     sys.stderr.flush()
 
 
-def relay(said: bytes) -> None:
-    """What a run elsewhere wrote, to standard error as it is."""
-    sys.stderr.write(redacted(said.decode(errors="replace")))
-    sys.stderr.flush()
+class Relay:
+    """Passes what a run elsewhere writes on to standard error, whole lines at a time: a secret or a character may come in
+    two parts."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def __call__(self, said: bytes) -> None:
+        whole, newline, self._rest = (self._rest + said).rpartition(b"\n")
+        if newline:
+            tell(harmless(whole.decode(errors="replace").removesuffix("\r")))
+
+    def flush(self) -> None:
+        """Nothing more comes."""
+        if self._rest:
+            self(b"\n")
+
+
+def harmless(text: str) -> str:
+    """Lines of a stranger, without what a terminal would obey."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text.replace("\r\n", "\n"))
 
 
 def fail(error: BridgeError) -> None:

@@ -5,7 +5,9 @@ import socket
 import time
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
+from urllib.parse import urlsplit
 
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _UNICAST = ipaddress.ip_network("2000::/3")
 _RESERVED = (ipaddress.ip_network("3fff::/20"), ipaddress.ip_network("192.88.99.0/24"))
@@ -14,6 +16,12 @@ _RESERVED = (ipaddress.ip_network("3fff::/20"), ipaddress.ip_network("192.88.99.
 
 class PrivateAddress(OSError):
     """The name leads to an address that is not part of the public internet."""
+
+
+def is_open(url: str) -> bool:
+    """Whether what travels to this URL can be read and changed on the way."""
+    parts = urlsplit(url)
+    return parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK)
 
 
 def is_public(address: str) -> bool:

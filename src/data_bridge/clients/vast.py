@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from data_bridge.clients import vast_answers as answers
+from data_bridge.clients.addresses import is_open
 from data_bridge.clients.vast_answers import Busy, OfferGone, RentalUnclear
 from data_bridge.errors import ConfigError, FatalError
 from data_bridge.model.rental import Contract, Instance, Offer
@@ -24,7 +25,6 @@ PACE_S: Mapping[str, float] = {"search": 6.0, "rent": 4.5, "destroy": 3.0, "show
 T = TypeVar("T")
 _PAGE = 25
 _LOG_TRIES = 20
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class VastClient:
@@ -45,8 +45,8 @@ class VastClient:
         retry: Retry | None = None,
         sleep: Callable[[float], object] | None = None,
     ) -> None:
-        parts = urlsplit(api_url)
-        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+        if is_open(api_url):
+            parts = urlsplit(api_url)
             raise ConfigError(
                 f"vast.api_url: {parts.scheme}://{parts.hostname} would send the key in the open", hint="use https"
             )

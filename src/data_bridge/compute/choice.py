@@ -44,6 +44,12 @@ class Candidate:
     """Dollars, expected."""
     traffic: float
 
+    def traffic_within(self, hours: float) -> float:
+        """Dollars for bytes in so many hours, at most: what the run moves in all, or what the links can move until then."""
+        gb_mbit_h = 3600 / 8e3
+        links = self.offer.inet_down * self.offer.down_usd_gb + self.offer.inet_up * self.offer.up_usd_gb
+        return min(self.traffic, links * gb_mbit_h * max(0.0, hours))
+
 
 def filters(vast: VastSettings) -> dict[str, Any]:
     """The settings as the service takes them."""

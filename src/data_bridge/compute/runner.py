@@ -1,24 +1,26 @@
 """The same run on a rented machine: rent, send, follow, and another machine when this one fails."""
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_bridge.clients.vast import OfferGone, VastClient
-from data_bridge.compute import job
 from data_bridge.compute.choice import Candidate, Need, allowed_hours, filters, ranked
 from data_bridge.compute.credentials import Keys, keys_for
+from data_bridge.compute.following import Following, TimeOver, submit_to
+from data_bridge.compute.job import NOT_READY, Repository
+from data_bridge.compute.reaping import end, held
 from data_bridge.compute.rentals import Rentals
-from data_bridge.compute.session import AWAY, BadMachine, Order, Reach, VastSession, fate
+from data_bridge.compute.session import BadMachine, Order, Reach, VastSession, fate
 from data_bridge.compute.settling import Patience
 from data_bridge.compute.signals import Told, heard
-from data_bridge.compute.ssh import Link, LinkLost, Ssh
+from data_bridge.compute.ssh import Ssh
 from data_bridge.config import Portable, Settings, VastSettings, portable
-from data_bridge.errors import ConfigError, FatalError, RetryableError
-from data_bridge.model.rental import Instance, Offer, Rental
+from data_bridge.errors import BusyError, ConfigError, RetryableError
+from data_bridge.model.rental import Offer, Rental
 from data_bridge.pipelines.destination import output_uri
+from data_bridge.pipelines.fresh import start_over
 from data_bridge.pipelines.looking import status_report
 from data_bridge.storage import open_store
 
@@ -46,7 +48,8 @@ class VastRemoteRunner:
     """One command's worth of rented machines.
 
     `tell` hears of what happens here, `log` gets what the run writes there. `on_interrupt` decides, on Ctrl-C while the
-    run works, between "destroy" and "detach". Raises ConfigError for what cannot run elsewhere, before any rental.
+    run works, between "destroy" and "detach". `fresh` deletes, from here, what an earlier run made. Raises ConfigError for
+    what cannot run elsewhere, before any rental.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class VastRemoteRunner:
         *,
         prefix: str | None = None,
         arguments: tuple[str, ...] = (),
+        fresh: bool = False,
         tell: Callable[[str], None],
         log: Callable[[bytes], None],
         on_interrupt: Callable[[], str] = lambda: "destroy",
@@ -78,9 +82,11 @@ class VastRemoteRunner:
         self._patience = patience or Patience()
         self._reach = reach
         self._step = step
-        self._wait = threading.Event().wait
-        self._spent = 0.0
+        self._repository = Repository.at(self._vast.repo_url, self._vast.repo_ref) if self._vast.repo_url else None
+        self._fresh = fresh
+        self._hours_usd = self._traffic_usd = 0.0
         self._bad: set[int] = set()
+        self._steal = False
 
     def candidates(self) -> list[Candidate]:
         """What may be rented now, the cheapest run first. Raises RetryableError when nothing may."""
@@ -99,11 +105,12 @@ class VastRemoteRunner:
         return best
 
     def _left(self) -> float | None:
-        return None if self._vast.budget_usd is None else self._vast.budget_usd - self._spent
+        return None if self._vast.budget_usd is None else self._vast.budget_usd - self._hours_usd - self._traffic_usd
 
-    def keys(self) -> Keys:
-        """The storage keys that go along. Raises ConfigError when there are none to give."""
-        keys = keys_for(self._settings, [*self._sources, self.destination], now=time.time(), hours=self._vast.max_hours)
+    def keys(self, hours: float | None = None) -> Keys:
+        """The storage keys that go along, for so long. Raises ConfigError when there are none to give."""
+        lasting = self._vast.max_hours if hours is None else hours
+        keys = keys_for(self._settings, [*self._sources, self.destination], now=time.time(), hours=lasting)
         for scheme, block in keys.blocks.items():
             if "access_key_id" not in block:
                 raise ConfigError(
@@ -112,12 +119,16 @@ class VastRemoteRunner:
         return keys
 
     def run(self, chosen: Candidate | None = None) -> Remote:
-        """Rent, run, give back; with `chosen` tried first. Raises KeyboardInterrupt when it was stopped."""
+        """Rent, run, give back; with `chosen` tried first. Raises KeyboardInterrupt when it was stopped, BusyError while a
+        machine of an earlier command works on the same destination."""
         account = self._client.account()
-        keys = self.keys()
-        tried = 0
+        self.keys()
         offers = [chosen] if chosen is not None else []
         with heard():
+            self._settle_earlier()
+            if self._fresh:
+                start_over(open_store(self.destination, self._settings), steal="--steal" in self._arguments)
+            tried, in_vain, samples = 0, 0, self._ended(1, 0).samples
             while tried < self._vast.max_machines:
                 candidate = offers.pop(0) if offers else next(iter(self.candidates()))
                 session = VastSession(
@@ -125,27 +136,53 @@ class VastRemoteRunner:
                 )  # fmt: skip
                 tried += 1
                 try:
-                    code = self._on(session, candidate, keys, again=tried > 1)
+                    code = self._on(session, candidate)
                 except OfferGone:
                     self._bad.add(candidate.offer.machine_id)
                     tried -= 1
-                except BadMachine as error:
-                    self._bad.add(candidate.offer.machine_id)
-                    self._tell(f"{error.message}; taking another machine")
+                    continue
+                except (BadMachine, TimeOver) as error:
+                    self._pay(session, candidate)
+                    ended = self._ended(1, tried)
+                    if ended.complete:  # it was over before the machine was
+                        return ended
+                    if isinstance(error, TimeOver):
+                        raise
+                    said = error.message
                 else:
-                    self._pay(session)
-                    return self._result(code, tried, session)
-                self._pay(session)
+                    self._pay(session, candidate)
+                    ended = self._ended(code, tried, session)
+                    gave_up = code == RetryableError.exit_code
+                    in_vain += gave_up and ended.samples == samples
+                    samples = ended.samples
+                    if ended.complete or not (gave_up or code == NOT_READY) or in_vain > 1:
+                        return ended
+                    said = f"the run {'gave up' if gave_up else 'could not be installed'} on machine {session.id}"
+                self._bad.add(candidate.offer.machine_id)
+                self._tell(f"{said}; taking another machine")
         raise RetryableError(
             f"{tried} machines failed, which is as many as vast.max_machines allows",
             hint="run the same command again: finished shards are kept",
         )
 
-    def _pay(self, session: VastSession) -> None:
-        if session.rental is not None:
-            self._spent += session.rental.cost(time.time())
+    def _settle_earlier(self) -> None:
+        for one in held(self._client, self._rentals):
+            if one.rental is None or one.rental.destination != self.destination:
+                continue
+            if not one.overdue and not (one.instance is not None and fate(one.instance)):
+                raise BusyError(
+                    f"machine {one.name}, which an earlier command rented, works on {self.destination}",
+                    hint=f"`data-bridge vast attach {one.name}` follows it, `data-bridge vast destroy {one.name} --yes` ends it",
+                )
+            end(self._client, self._rentals, one, self._patience)
 
-    def _on(self, session: VastSession, chosen: Candidate, keys: Keys, *, again: bool) -> int:
+    def _pay(self, session: VastSession, candidate: Candidate) -> None:
+        if session.rental is not None:
+            now = time.time()
+            self._hours_usd += session.rental.cost(now)
+            self._traffic_usd += candidate.traffic_within((now - session.rental.created) / 3600)
+
+    def _on(self, session: VastSession, chosen: Candidate) -> int:
         vast = self._vast
         hours = allowed_hours(chosen, vast, self._left())
         order = Order(
@@ -158,15 +195,18 @@ class VastRemoteRunner:
             bid=vast.bid_usd_hour,
         )
         with session.machine(chosen, order) as link:
+            keys = self.keys(hours)
             config = self._portable(keys)
             arguments = [*self._arguments, *(["--prefix", self._prefix] if self._prefix else [])]
             # who held partitions before was proved to be gone
-            arguments += ["--steal"] if again and "--steal" not in arguments else []
-            submit_to(session, link, config, {**config.variables, **keys.variables}, arguments, vast)
+            arguments += ["--steal"] if self._steal and "--steal" not in arguments else []
+            submit_to(
+                session, link, config, {**config.variables, **keys.variables}, arguments,
+                workdir=vast.workdir, repository=self._repository,
+            )  # fmt: skip
             self._step("submitted")
-            following = Following(session, self._tell, self._log, self._wait)
             try:
-                return following.to_the_end(link)
+                return Following(session, self._log).to_the_end(link)
             except Told:
                 raise
             except KeyboardInterrupt:
@@ -174,14 +214,17 @@ class VastRemoteRunner:
                     raise
                 session.detach()
                 return 130
+            except BadMachine:
+                self._steal = True
+                raise
 
     def _portable(self, keys: Keys) -> Portable:
         return portable(self._config, {**keys.blocks, "pipeline": {"staging_dir": f"{self._vast.workdir}/staging"}})
 
-    def _result(self, code: int, tried: int, session: VastSession) -> Remote:
-        label = session.rental.label if session.detached and session.rental else None
+    def _ended(self, code: int, tried: int, session: VastSession | None = None) -> Remote:
+        label = session.rental.label if session is not None and session.detached and session.rental else None
         return replace(
-            result(self._settings, self.destination, code), machines=tried, hours_usd=self._spent, detached=label
+            result(self._settings, self.destination, code), machines=tried, hours_usd=self._hours_usd, detached=label
         )
 
 
@@ -193,82 +236,6 @@ def result(settings: Settings, destination: str, code: int) -> Remote:
         return Remote(code or 1, destination, 0, 0, complete=False, machines=1, hours_usd=0.0)
     ended = (3 if report.failed else 0) if report.complete else (code or 1)
     return Remote(ended, destination, report.samples, report.shards, report.complete, machines=1, hours_usd=0.0)
-
-
-def submit_to(
-    session: VastSession,
-    link: Link,
-    config: Portable,
-    variables: dict[str, str],
-    arguments: list[str],
-    vast: VastSettings,
-) -> None:
-    """Send the run; a machine that cannot take it is a bad one."""
-    ref = f"@{vast.repo_ref}" if vast.repo_ref else ""
-    package = f"git+{vast.repo_url}{ref}" if vast.repo_url else None
-    for left in (2, 1, 0):
-        try:
-            job.submit(link, config, variables, arguments, workdir=vast.workdir, package=package)
-            return
-        except (LinkLost, FatalError) as error:
-            if not left:
-                raise BadMachine(f"machine {session.id} does not take the run: {error.message}") from error
-
-
-class Following:
-    """The log of a job, over as many connections as it takes."""
-
-    def __init__(
-        self,
-        session: VastSession,
-        tell: Callable[[str], None],
-        log: Callable[[bytes], None],
-        wait: Callable[[float], object],
-    ) -> None:
-        self._session, self._tell, self._log, self._wait = session, tell, log, wait
-        self._offset = 0
-
-    def to_the_end(self, link: Link) -> int:
-        """The run's exit code. Raises BadMachine when the machine is lost, FatalError when its time was over."""
-        lost_since: float | None = None
-        while True:
-            try:
-                for block in job.follow(link, self._offset):
-                    self._offset += len(block)
-                    self._log(block)
-                    lost_since = None
-                code = job.exit_code(link)
-                if code is not None:
-                    return code
-            except (LinkLost, FatalError) as error:
-                lost_since = lost_since or time.monotonic()
-                said = error.message
-            else:
-                said = "the job said nothing"
-            link = self._found_again(link, lost_since, said)
-
-    def _found_again(self, link: Link, lost_since: float | None, said: str) -> Link:
-        session, patience = self._session, self._session.patience
-        try:
-            found: Instance | None = session.look()
-        except RetryableError:  # nobody answers us at all; the machine and its watchdog go on
-            self._wait(patience.poll_s)
-            return link
-        rental = session.rental
-        assert rental is not None
-        why = fate(found)
-        if why and time.time() >= rental.deadline - 2 * patience.tick_s:
-            raise FatalError(
-                "the machine's time is over: vast.max_hours or budget_usd is used up",
-                hint="run the same command again to go on: finished shards are kept",
-            )
-        if why or found is None:
-            raise BadMachine(f"machine {session.id} {why}")
-        dark = time.monotonic() - lost_since if lost_since else 0.0
-        if dark > (patience.away_s if found.status in AWAY else patience.ssh_s):
-            raise BadMachine(f"machine {session.id} cannot be reached any more: {said}")
-        self._wait(patience.poll_s / 5)
-        return session.link(found) or link
 
 
 def attached(
@@ -289,10 +256,10 @@ def attached(
     code = 1
     with heard():
         try:
-            found = session.look()
+            found = session.look() if rental.instance is not None else None
             link = session.link(found) if found is not None and not fate(found) else None
             if link is not None:
-                code = Following(session, tell, log, threading.Event().wait).to_the_end(link)
+                code = Following(session, log).to_the_end(link)
         except Told:
             raise
         except KeyboardInterrupt:
@@ -300,7 +267,7 @@ def attached(
                 session.detach()
                 return replace(result(settings, rental.destination, 130), detached=rental.label)
             raise
-        except BadMachine as error:
+        except (BadMachine, TimeOver) as error:
             tell(error.message)
         finally:
             if not session.detached:

@@ -1,6 +1,6 @@
 """Commands on another machine through the system's own `ssh`, with the host's key pinned at the first meeting."""
 
-import io
+import select
 import subprocess
 from collections.abc import Generator
 from pathlib import Path
@@ -12,6 +12,7 @@ from data_bridge.model.rental import Address
 CONNECT_S = 10
 LOST = 255
 """ssh's own exit code: no connection, or one that broke."""
+QUIET_S = 1.0
 _BLOCK = 1 << 16
 
 
@@ -82,17 +83,24 @@ class Ssh:
         return done.stdout
 
     def stream(self, script: str) -> Generator[bytes]:
-        """Its output as it comes. Raises LinkLost when it did not end well."""
+        """Its output as it comes, and b"" now and then while none comes. Raises LinkLost when it did not end well."""
         with subprocess.Popen(
             [*self._words, script],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            bufsize=0,
             start_new_session=True,
         ) as process:
-            assert isinstance(process.stdout, io.BufferedReader)
+            assert process.stdout is not None
             try:
-                while block := process.stdout.read1(_BLOCK):
+                while True:
+                    if not select.select([process.stdout], [], [], QUIET_S)[0]:
+                        yield b""
+                        continue
+                    block = process.stdout.read(_BLOCK)
+                    if not block:
+                        break
                     yield block
                 if process.wait():
                     raise LinkLost("the connection broke")
