@@ -7,12 +7,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import buckets, chain, dicts, fetch, growth, resume, start, tars, upload
+from benchmarks import buckets, chain, dicts, fetch, growth, resume, running, start, tars, upload
 from benchmarks.contest import Opener, contest
 from benchmarks.report import draw, facts, facts_in_words, summary, table
 from benchmarks.work import Place
 
-FAMILIES = (tars, fetch, dicts, upload, buckets, resume, start, growth, chain)
+FAMILIES = (tars, fetch, dicts, upload, buckets, resume, start, growth, chain, running)
 WORKS: Mapping[str, Opener] = {name: family.opened for family in FAMILIES for name in family.NAMES}
 
 

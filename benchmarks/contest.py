@@ -34,21 +34,22 @@ def contest(
                 if why := _failure(tiny, way, place.scratch, env):
                     broken[way.name] = why
     with opened(name, scale, place) as work:
-        costs: dict[str, list[Cost]] = {way.name: [] for way in work.ways}
+        costs: dict[str, list[dict[str, float]]] = {way.name: [] for way in work.ways}
         for number in range(min(rounds, work.most_rounds or rounds)):
             for way in _wanted(work, only):
                 if way.name in broken:
                     continue
-                cost = _run(work, way, place.scratch, env, read_back=number == 0)
-                costs[way.name].append(cost)
-                _say(f"{name} round {number + 1}: {way.name} {cost.cpu_s:.2f} CPU s, {cost.wall_s:.2f} s")
+                cost, figures = _run(work, way, place.scratch, env, read_back=number == 0)
+                costs[way.name].append({**asdict(cost), **figures})
+                own = "".join(f", {what} {value:.4g}" for what, value in figures.items())
+                _say(f"{name} round {number + 1}: {way.name} {cost.cpu_s:.2f} CPU s, {cost.wall_s:.2f} s{own}")
         rows = {
             way.name: {
                 "kind": way.kind,
                 "title": way.title,
                 "size": way.size,
                 "skipped": way.skipped or broken.get(way.name, ""),
-                "costs": [asdict(cost) for cost in costs[way.name]],
+                "costs": costs[way.name],
             }
             for way in work.ways
             if not only or way.name in only
@@ -91,8 +92,10 @@ def _failure(work: Work, way: Way, scratch: Path, env: Mapping[str, str]) -> str
     return ""
 
 
-def _run(work: Work, way: Way, scratch: Path, env: Mapping[str, str], *, read_back: bool) -> Cost:
-    """One run, with its output checked and removed."""
+def _run(
+    work: Work, way: Way, scratch: Path, env: Mapping[str, str], *, read_back: bool
+) -> tuple[Cost, Mapping[str, float]]:
+    """One run: what it cost, and what it measured itself. Its output is checked and removed."""
     out = scratch / f"{work.name}-{way.name}"
     out.mkdir()
     if way.prepare:
@@ -107,8 +110,9 @@ def _run(work: Work, way: Way, scratch: Path, env: Mapping[str, str], *, read_ba
         way.check(out)
     if way.read_back and read_back:
         way.read_back(out)
+    figures = way.figures(out) if way.figures else {}
     shutil.rmtree(out)
-    return cost
+    return cost, figures
 
 
 def _say(words: str) -> None:

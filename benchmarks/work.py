@@ -42,6 +42,8 @@ class Way:
     read_back: Callable[[Path], None] | None = None
     """A dearer check, after the first run."""
     env: Mapping[str, str] = field(default_factory=dict)
+    figures: Callable[[Path], Mapping[str, float]] | None = None
+    """What it measured itself, beside what it cost."""
     size: int = 0
     """How many samples or shards it handles, where the cost of each is asked for."""
     skipped: str = ""

@@ -66,12 +66,22 @@ def test_work_on_a_ledger_is_added_up_and_what_starting_costs_is_taken_off_each_
     assert judgement({"ledger": {"title": "", "ways": ways}}, "all of it")[1] is None
 
 
+def test_what_a_way_measured_itself_and_what_a_sample_costs_more_are_told_in_their_units() -> None:
+    own = {**way("ours", 1), "costs": [{"cpu_s": 1, "answer_ms": ms} for ms in (3, 120, 4)]}
+    hop = {"none": way("ours", 1, size=1_000_000), "branch": way("ours", 2.5, size=1_000_000)}
+    works = {"answers": {"title": "", "ways": {"asked": own}}, "hop": {"title": "", "ways": hop}}
+
+    assert judgement(works, "answers ≤ 100 ms") == ("4.00 ms", True, "")
+    assert judgement(works, "hop ≤ 2 µs") == ("1.50 µs", True, "")
+
+
 def test_every_goal_of_the_issue_s_table_is_there() -> None:
     works = [goal.work for goal in GOALS]
 
     assert {work: works.count(work) for work in dict.fromkeys(works)} == {
         "W2": 5, "W2g": 3, "W1": 4, "W3": 4, "W4": 2, "W5a": 2, "W5b": 2, "W1u": 1, "W6": 5,
-        "start": 2, "memory": 5, "ledger": 5, "chain": 2,
+        "start": 2, "memory": 5, "ledger": 5, "chain": 2, "hop": 1, "answers": 1,
+        "metrics": 1,
     }  # fmt: skip
 
 
