@@ -90,6 +90,10 @@ def served(row: Row) -> Row:
     return {"id": row["id"], "answer": row["id"] * 2}
 
 
+def same(row: Row) -> Row:
+    return row
+
+
 def leaving_at_37(row: Row) -> Row:
     """Ends its process, as scripts do, instead of raising."""
     if row["id"] == 37:

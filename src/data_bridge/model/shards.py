@@ -26,11 +26,16 @@ class Encoded(msgspec.Struct, frozen=True):
     failures: tuple[RowFailure, ...] = ()
     keys: Sequence[str] | None = None
     """Key of each sample where the writer took keys from the rows (`key_field`): the pipeline keeps a shard free of repeats."""
-    warnings: Mapping[str, int] = msgspec.field(default_factory=dict)
-    """What was written differently than it stood in the source, with counts."""
+    warnings: Mapping[str, NDArray[np.int64]] = msgspec.field(default_factory=dict)
+    """What was written differently than it stood in the source: how often in samples 0..i together."""
 
     def __len__(self) -> int:
         return len(self.ends)
+
+    def warned(self, lo: int, hi: int) -> dict[str, int]:
+        """The warnings of samples [lo, hi), with counts."""
+        counts = {name: int(sums[hi - 1]) - (int(sums[lo - 1]) if lo else 0) for name, sums in self.warnings.items()}
+        return {name: count for name, count in counts.items() if count}
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """With the payload as a buffer of its own, and always as a pickle can hold it."""

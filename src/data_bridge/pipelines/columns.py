@@ -19,6 +19,7 @@ from data_bridge.rows.arrow import (
 )
 from data_bridge.rows.buffers import Column
 from data_bridge.rows.decoding import BadRow
+from data_bridge.rows.values import count_nonfinite as count_in_values
 from data_bridge.rows.values import dump
 
 
@@ -41,8 +42,8 @@ def member_column(array: Column, extension: str) -> MemberColumn | None:
         return None
 
 
-def rest_column(batch: pa.RecordBatch, extension: str) -> tuple[MemberColumn, int] | None:
-    """The columns together as one JSON member of each sample, and how many numbers in them are not finite.
+def rest_column(batch: pa.RecordBatch, extension: str) -> tuple[MemberColumn, dict[int, int]] | None:
+    """The columns together as one JSON member of each sample, and by sample how many numbers in it are not finite.
 
     None when a value has no JSON form.
     """
@@ -53,7 +54,8 @@ def rest_column(batch: pa.RecordBatch, extension: str) -> tuple[MemberColumn, in
         contents = [dump(row) for row in rows]
     except BadRow:
         return None
-    return column(extension, contents), sum(count_nonfinite(array) for array in batch.columns)
+    some = any(count_nonfinite(array) for array in batch.columns)
+    return column(extension, contents), {at: count_in_values(row) for at, row in enumerate(rows)} if some else {}
 
 
 def _slices(array: Column, extension: str) -> MemberColumn | None:

@@ -53,8 +53,6 @@ class Run(msgspec.Struct, frozen=True):
     encoded: Encoded
     offsets: NDArray[np.int64]
     """Place in the batch of the source's sample that each came from; that of the block where it came from a block."""
-    rows: int
-    """Rows that were encoded or refused by the writer."""
     block: bool = False
 
 
@@ -139,7 +137,7 @@ class Packer:
             offsets = there.offsets[encoded.rows]
             if sink.block:
                 offsets = np.full(len(offsets), piece.skip, dtype=np.int64)
-            runs.append(Run(encoded, offsets, len(there), block=bool(sink.block)))
+            runs.append(Run(encoded, offsets, block=bool(sink.block)))
         beside = tuple(passed.lots[branch.port].newest(branch.most) for branch in flow.branches)
         return Packed(tuple(runs), _one_each(failures), tuple(work), beside)
 

@@ -15,7 +15,7 @@ from data_bridge.pipelines.beside import Beside
 from data_bridge.pipelines.commit import Committer, Control
 from data_bridge.pipelines.live import Live
 from data_bridge.pipelines.metering import Metering
-from data_bridge.pipelines.packing import Packed, Packing, Piece, Run
+from data_bridge.pipelines.packing import Packed, Packing, Piece
 from data_bridge.pipelines.pieces import Pieces
 from data_bridge.pipelines.remembering import standing
 from data_bridge.pipelines.sink_run import Failing, SinkRun, Taken
@@ -75,7 +75,6 @@ class PartitionRun:
         self._standing = standing(tracker.log, sinks)
         self._start = self._standing.cursor
         self._at = self._start.index
-        self._lanes: Lanes[Piece, Packed] | None = None
         self._failing = Failing(settings, partition, digits[0], where, control, secrets)
         self._sinks = [
             SinkRun(
@@ -87,9 +86,8 @@ class PartitionRun:
                 committer=committer,
                 control=control,
                 failed=self._failing,
-                repack=self._repacker(number),
             )
-            for number, sink in enumerate(sinks)
+            for sink in sinks
         ]
 
     def run(self, batches: Iterator[Batch], packing: Packing) -> bool:
@@ -101,13 +99,14 @@ class PartitionRun:
         whole = None if self._block else most  # a block is one piece, however much is waited for
         found = Pieces(batches, self._start, self._partition.limit, self._block, self._control, whole)
         with ExitStack() as stack:
-            lanes = Lanes(
-                packing,
-                cores=lambda: min(self._control.cores, self._most_cores),
-                alive=self._control.beat,
-                account=self._account,
+            lanes: Lanes[Piece, Packed] = stack.enter_context(
+                Lanes(
+                    packing,
+                    cores=lambda: min(self._control.cores, self._most_cores),
+                    alive=self._control.beat,
+                    account=self._account,
+                )
             )
-            self._lanes = stack.enter_context(lanes)
             stack.enter_context(self._beside)
             live = Live(self._tracker, self._control, self._start.index, self._written())
             pieces = live.cut(found)
@@ -185,13 +184,6 @@ class PartitionRun:
         self._metering.packed(packed.work)
         self._beside.offer(piece, packed)
         self._control.emit(SamplesPacked(self._partition.index, piece.end - piece.skip, bytes_))
-
-    def _repacker(self, number: int) -> Callable[[Piece], Run]:
-        def repack(piece: Piece) -> Run:
-            assert self._lanes is not None, "pieces come from it"
-            return self._lanes.function(piece).runs[number]
-
-        return repack
 
     def _finish(self, index: int) -> None:
         """The partition is at its end: check its count and close what is open."""

@@ -31,7 +31,8 @@ class Samples(msgspec.Struct, frozen=True):
     rows: NDArray[np.int64]
     columns: list[MemberColumn]
     failures: tuple[RowFailure, ...] = ()
-    warnings: dict[str, int] = msgspec.field(default_factory=dict)
+    warnings: dict[str, NDArray[np.int64]] = msgspec.field(default_factory=dict)
+    """As those of `Encoded`."""
 
 
 def encode_samples(layout: Layout, key_field: str | None, rows: Rows, keys: Sequence[str]) -> Samples:
@@ -62,17 +63,16 @@ def _dumped(layout: Layout, rows: Sequence[Row], keys: Sequence[str]) -> Samples
         contents = [dump(row) for row in rows]
     except BadRow:
         return None
-    warnings: dict[str, int] = {}
     known = layout.known
-    if known is not None and (new := sum(len(row.keys() - known) for row in rows if not row.keys() <= known)):
-        warnings[NEW_FIELDS] = new
+    new = (
+        {} if known is None else {at: len(row.keys() - known) for at, row in enumerate(rows) if not row.keys() <= known}
+    )
     # a number that is not finite was written as null
-    nulls = (row for row, content in zip(rows, contents, strict=True) if b"null" in content)
-    if nonfinite := sum(map(count_nonfinite, nulls)):
-        warnings[NONFINITE] = nonfinite
+    nulls = {at: count_nonfinite(rows[at]) for at, content in enumerate(contents) if b"null" in content}
     if any(len(content) > MAX_MEMBER_BYTES for content in contents):
         return None
     everyone = np.arange(len(rows), dtype=np.int64)
+    warnings = _summed({NEW_FIELDS: new, NONFINITE: nulls}, len(rows))
     return Samples(keys, everyone, [column(layout.rest, contents)], (), warnings)
 
 
@@ -83,25 +83,39 @@ def from_rows(layout: Layout, key_field: str | None, rows: Rows, keys: Sequence[
     members: dict[str, list[bytes]] = {extension: [] for extension in layout.order}
     good: list[int] = []
     own_keys: list[str] = []
-    warnings: dict[str, int] = {}
+    warnings: dict[str, dict[int, int]] = {NEW_FIELDS: {}, NONFINITE: {}}
     for position, row in zip(positions.tolist(), decoded, strict=True):
         try:
             key = keys[position] if key_field is None else _key_of(row, key_field)
             _check_key(key, layout)
-            contents = _members_of(layout, row, _line(rows, position) if layout.whole else None, warnings)
+            contents, told = _members_of(layout, row, _line(rows, position) if layout.whole else None)
         except BadRow as error:
             failures[position] = RowFailure(position, str(error), raw=_line(rows, position), stage=STAGE)
             continue
+        for what, count in told:
+            warnings[what][len(good)] = count
         good.append(position)
         own_keys.append(key)
         for extension, content in contents.items():
             members[extension].append(content)
     columns = [column(extension, contents) for extension, contents in members.items()]
     ordered = tuple(failures[offset] for offset in sorted(failures))
-    return Samples(own_keys, np.array(good, dtype=np.int64), columns, ordered, warnings)
+    return Samples(own_keys, np.array(good, dtype=np.int64), columns, ordered, _summed(warnings, len(good)))
 
 
-def _members_of(layout: Layout, row: Row, line: bytes | None, warnings: dict[str, int]) -> Mapping[str, bytes]:
+def _summed(counts: Mapping[str, Mapping[int, int]], samples: int) -> dict[str, NDArray[np.int64]]:
+    """Counts by sample as those of all samples up to each."""
+    found = {}
+    for name, by_sample in counts.items():
+        if any(by_sample.values()):
+            each = np.zeros(samples, dtype=np.int64)
+            each[list(by_sample)] = list(by_sample.values())
+            found[name] = np.cumsum(each)
+    return found
+
+
+def _members_of(layout: Layout, row: Row, line: bytes | None) -> tuple[Mapping[str, bytes], Sequence[tuple[str, int]]]:
+    """The members of a row, and how often what is written differently than it stands there."""
     contents, others, new = split(layout, row)
     if layout.rest is not None:
         contents[layout.rest] = dump(others) if line is None else line
@@ -109,10 +123,7 @@ def _members_of(layout: Layout, row: Row, line: bytes | None, warnings: dict[str
         if len(content) > MAX_MEMBER_BYTES:
             raise BadRow(f"a member of {len(content)} bytes is more than the 8 GiB a tar member may have")
     nonfinite = 0 if layout.rest is None or line is not None else count_nonfinite(others)
-    for what, number in ((NONFINITE, nonfinite), (NEW_FIELDS, new)):
-        if number:
-            warnings[what] = warnings.get(what, 0) + number
-    return contents
+    return contents, ((NEW_FIELDS, new), (NONFINITE, nonfinite))
 
 
 def _line(rows: Rows, position: int) -> bytes | None:
@@ -168,7 +179,7 @@ def _from_columns(layout: Layout, batch: "pa.RecordBatch", keys: Sequence[str]) 
     if layout.rest is None and others:
         return None
     columns: dict[str, MemberColumn] = {}
-    warnings: dict[str, int] = {}
+    nonfinite: Mapping[int, int] = {}
     for name, extension in layout.members.items():
         found = member_column(batch.column(names.index(name)), extension)
         if found is None:
@@ -179,11 +190,9 @@ def _from_columns(layout: Layout, batch: "pa.RecordBatch", keys: Sequence[str]) 
         if rest is None:
             return None
         columns[layout.rest], nonfinite = rest
-        if nonfinite:
-            warnings[NONFINITE] = nonfinite
-    if known is not None and batch.num_rows and (new := len(set(others) - known)):
-        warnings[NEW_FIELDS] = new * batch.num_rows
     if any(c.sizes.max(initial=0) > MAX_MEMBER_BYTES for c in columns.values()):
         return None
     everyone = np.arange(batch.num_rows, dtype=np.int64)
+    new = {} if known is None else dict.fromkeys(range(batch.num_rows), len(set(others) - known))
+    warnings = _summed({NEW_FIELDS: new, NONFINITE: nonfinite}, batch.num_rows)
     return Samples(keys, everyone, [columns[extension] for extension in layout.order], (), warnings)

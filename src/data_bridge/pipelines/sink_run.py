@@ -1,7 +1,7 @@
 """One writer's side of a partition: where it stands, how samples are cut into its shards, what it records."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,6 @@ class SinkRun:
         committer: Committer,
         control: Control,
         failed: Callable[[int, RowFailure, FailureLog], None],
-        repack: Callable[[Piece], Run],
     ) -> None:
         self._plan = plan
         self._partition = partition
@@ -57,7 +56,6 @@ class SinkRun:
         self._committer = committer
         self._control = control
         self._failed = failed
-        self._repack = repack
         self._writer = plan.writer()
         settings = plan.settings
         limits = [settings.max_shard_bytes, getattr(self._writer, "max_payload_bytes", None)]
@@ -165,7 +163,7 @@ class SinkRun:
             self._writer.begin(self._path(self._key()), behind=self._control.cores > 1)
             self._range = (first, first)
         self._writer.write(run.encoded, lo, hi)
-        self._warnings.update(self._warnings_of(run, lo, hi))
+        self._warnings.update(run.encoded.warned(lo, hi))
         if run.encoded.keys is not None:
             self._keys.update(run.encoded.keys[lo:hi])
         shard.written += hi - lo
@@ -183,16 +181,6 @@ class SinkRun:
         self.cursor = Cursor(pos=run.pos, skip=skip, index=run.first + skip, out=out)
         if run.piece.states and run.piece is not self._standing_in:
             self._standing_in, self._state = run.piece, recorded(run.piece)
-
-    def _warnings_of(self, run: "Taken", lo: int, hi: int) -> Mapping[str, int]:
-        """Warnings of samples [lo, hi) alone: they are counted by shard, so that a resumed run counts the same."""
-        if not run.encoded.warnings or hi - lo == run.rows:
-            return run.encoded.warnings
-        if self._plan.multiplies or self._plan.block or self._plan.waits or self._plan.remembers:
-            # a part of a sample cannot be packed again, and what was waited for is not asked for twice
-            return run.encoded.warnings if hi == len(run.offsets) else {}
-        part = replace(run.piece, skip=int(run.offsets[lo]), end=int(run.offsets[hi - 1]) + 1)
-        return self._repack(part).encoded.warnings
 
     def _fail(self, failures: Sequence[RowFailure], told: int, before: int, run: "Taken") -> int:
         """Log the failures at offsets below `before`; returns how many of the batch are logged now."""
@@ -223,7 +211,7 @@ class SinkRun:
                     "sha256": packed.sha256,
                     "samples": packed.samples,
                     "meta": packed.meta,
-                    "warnings": dict(self._warnings),
+                    "warnings": dict(sorted(self._warnings.items())),
                 }
             )
             self._control.emit(ShardFinished(self._partition.index, key, packed.samples, packed.bytes))
@@ -305,7 +293,6 @@ class Taken:
         self.encoded: Encoded = run.encoded
         self.offsets = run.offsets
         self.failures = failures
-        self.rows = run.rows
         self.pos = piece.batch.start
         self.first = piece.index
         """Index of the batch's offset 0, counted from the partition's start."""

@@ -103,11 +103,6 @@ class Lanes(Generic[Item, Result]):
             self._ahead.stop()
 
     @property
-    def function(self) -> Callable[[Item], Result]:
-        """The function as this process made it."""
-        return self._function
-
-    @property
     def children(self) -> int:
         """How many there are."""
         return len(self._lanes)
