@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from support.stages import Copies, CopiesOptions, Parity
 
 from data_bridge.errors import FatalError
@@ -111,6 +112,23 @@ def test_a_failure_says_which_stage_and_which_sample_of_the_source(keep_raw: boo
     ]
 
 
+class Pairs(Stage[StageOptions]):
+    """Makes one row of two, named after the first."""
+
+    kind = "pairs"
+    drops = True
+
+    def process(self, batch: StageBatch) -> Result:
+        pairs = np.arange(len(batch) // 2, dtype=np.int64)
+        return replace(batch.only(pairs * 2), used=np.arange(len(pairs) * 2, dtype=np.int64))
+
+
+def test_samples_that_became_part_of_another_are_not_left_out() -> None:
+    passed = flow_of(Wanted("pairs", "pairs", Pairs(StageOptions())))(lot(7))
+
+    assert [(w.rows_in, w.rows_out, w.failed, w.dropped) for w in passed.work] == [(7, 3, 0, 1)]
+
+
 def test_a_stage_that_is_switched_off_lets_samples_pass_by_its_first_output() -> None:
     flow = flow_of(Wanted("parity", "parity", Parity(StageOptions()), enabled=False))
 
@@ -162,6 +180,13 @@ def test_a_stage_that_would_mix_up_samples_stops_the_run(
 
     with pytest.raises(FatalError, match=problem):
         flow(lot(3))
+
+
+def test_a_stage_that_uses_rows_it_was_not_given_stops_the_run() -> None:
+    result = Result(DictRows([{}]), np.array([0], dtype=np.int64), used=np.array([0, 3], dtype=np.int64))
+
+    with pytest.raises(FatalError, match="positions beyond the 3 rows"):
+        flow_of(Wanted("broken", "broken", Broken(result)))(lot(3))
 
 
 def test_what_is_kept_of_a_packet_holds_no_memory_that_lanes_share() -> None:

@@ -150,6 +150,21 @@ def test_blocks_hold_every_token_in_order_and_the_tail_is_padded_or_dropped(size
         assert found == wanted + [fill] * (-len(wanted) % size)
 
 
+@pytest.mark.parametrize("tail", ["pad", "drop"])
+def test_samples_of_which_a_token_is_in_a_block_are_used(tail: str) -> None:
+    texts = [*TEXTS[:6], "", "a"]
+    lengths = [len(reference(text)) for text in texts]
+    origin = [n for n, length in enumerate(lengths) for _ in range(length)]
+    size = sum(lengths[:5]) // 2  # no more fits in twice, but for the tail
+    kept = origin if tail == "pad" else origin[: len(origin) // size * size]
+
+    result = run(DictRows([{"text": text} for text in texts]), block=size, tail=tail)
+
+    assert result.used is not None
+    assert result.used.tolist() == sorted(set(kept))
+    assert len(set(kept)) > len(set(result.positions.tolist()))
+
+
 def test_every_block_comes_from_the_sample_of_its_first_token() -> None:
     texts = ["", TEXTS[0], "", "a", TEXTS[1]]
     lengths = [len(reference(text)) for text in texts]

@@ -65,7 +65,8 @@ class Entered(msgspec.Struct, frozen=True):
         if wrong:
             at = np.flatnonzero(~np.isin(made.positions, wrong))
             fits = replace(made, rows=take(made.rows, at), positions=made.positions[at])
-        return Result(fits.rows, self.whole(fits.positions), self._placed(fits.failures))
+        used = None if made.used is None else self.whole(made.used)
+        return Result(fits.rows, self.whole(fits.positions), self._placed(fits.failures), used)
 
     def _placed(self, failures: Sequence[RowFailure]) -> tuple[RowFailure, ...]:
         rows = self.whole(np.array([f.offset for f in failures], dtype=np.int64)).tolist()

@@ -213,7 +213,7 @@ def _work(node: Node, given: Lot, results: Iterable[Result], failed: int, second
     used = np.zeros(len(given), dtype=bool)
     made = 0
     for result in results:
-        used[result.positions] = True
+        used[result.positions if result.used is None else result.used] = True
         made += len(result.rows)
     dropped = len(given) - int(np.count_nonzero(used)) - failed
     return StageWork(node.name, len(given), made, failed, dropped, seconds, tuple(node.stage.flush_metrics()))
@@ -224,8 +224,9 @@ def _check(node: Node, result: Result, rows: int) -> None:
     at = result.positions
     if len(at) != len(result.rows):
         raise FatalError(f"stage {node.name} gave {len(at)} positions for {len(result.rows)} rows")
-    if len(at) and (int(at.min()) < 0 or int(at.max()) >= rows):
-        raise FatalError(f"stage {node.name} gave positions beyond the {rows} rows it was given")
+    for places in (at, at if result.used is None else result.used):
+        if len(places) and (int(places.min()) < 0 or int(places.max()) >= rows):
+            raise FatalError(f"stage {node.name} gave positions beyond the {rows} rows it was given")
     if not node.stage.block and len(at) > 1 and bool((at[1:] < at[:-1]).any()):
         raise FatalError(f"stage {node.name} changed the order of its rows")
     if not node.stage.multiplies and len(np.unique(at)) != len(at):

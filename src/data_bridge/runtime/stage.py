@@ -129,6 +129,8 @@ class Result(msgspec.Struct, frozen=True):
     rows: Rows
     positions: NDArray[np.int64]
     failures: tuple[RowFailure, ...] = ()
+    used: NDArray[np.int64] | None = None
+    """Rows of the batch that are part of `rows`, where that are more than those in `positions`; int64, shape (n,)."""
 
     def failing(self, failures: Sequence[RowFailure]) -> "Result":
         """With further failures, whose rows are not in `rows`."""

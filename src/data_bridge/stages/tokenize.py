@@ -53,7 +53,7 @@ class Tokenize(Stage[TokenizeOptions]):
     """Adds the token numbers of a text to its sample, or makes samples of one field that all hold `block` tokens.
 
     Blocks are packed from `together` source samples at a time, counted from the start of a partition, so that they are
-    the same in every run. Each counts as made of the sample its first token is from; samples in which no block begins
+    the same in every run. Each has the key of the sample its first token is from; samples of which no token is in a block
     count as left out.
     """
 
@@ -186,4 +186,6 @@ class Tokenize(Stage[TokenizeOptions]):
         ends = np.cumsum(lengths)
         first = np.searchsorted(ends, np.arange(count, dtype=np.int64) * size, side="right")
         rows = DictRows([{self.options.to: tokens[n * size : (n + 1) * size]} for n in range(count)])
-        return Result(rows, np.array(positions, dtype=np.int64)[first])
+        places = np.array(positions, dtype=np.int64)
+        begun = (lengths > 0) & (ends - lengths < count * size)
+        return Result(rows, places[first], used=places[begun])
