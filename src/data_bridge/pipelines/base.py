@@ -267,12 +267,14 @@ class Pipeline:
             return True
 
     def _adopt(self, staging: Staging, committer: Committer, tracker: ProgressTracker) -> None:
-        """Shards that an earlier attempt finished but did not commit go first: nothing is packed twice."""
+        """Shards that an earlier attempt finished but did not commit go first: nothing is packed twice. Unless one on another
+        machine, in between, has recorded a live change for samples that they hold."""
         at: dict[str, tuple[int, int]] = {}
         for closed in staging.leftovers():
             sink, behind = closed.record.sink, closed.record.cursor
             cursor = tracker.log.cursor_of(sink)
-            if at.get(sink, (cursor.index, cursor.out)) == (closed.start, closed.out):
+            made_alike = closed.changes == tracker.log.changed_before(behind)
+            if made_alike and at.get(sink, (cursor.index, cursor.out)) == (closed.start, closed.out):
                 committer.submit(closed)
                 at[sink] = (behind.index, behind.out)
         committer.drain()

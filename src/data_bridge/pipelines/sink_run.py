@@ -228,7 +228,8 @@ class SinkRun:
         failures = log.close()
         if failures is not None:
             record = record.model_copy(update={"failures_sha256": sha256_of(failures)})
-        closed = Closed(record, path, failures, shard.start, self._out)
+        changes = self._tracker.log.changed_before(self.cursor)
+        closed = Closed(record, path, failures, shard.start, self._out, changes)
         self._committer.submit(self._staging.ready(closed))
 
     def _key(self) -> str:

@@ -45,6 +45,8 @@ class Closed(msgspec.Struct, frozen=True):
     """Index in the partition where its range begins: where the sink's cursor stood before it."""
     out: int = 0
     """Outputs of the sample there that came before."""
+    changes: tuple[str, ...] = ()
+    """Live changes that it was made with, and all before it."""
     sidecar: Path | None = None
 
     def remove(self) -> None:
@@ -61,6 +63,7 @@ class _Sidecar(Document, frozen=True, kw_only=True):
     failures: str | None
     start: int
     out: int = 0
+    changes: tuple[str, ...] = ()
     record: ShardRecord
 
 
@@ -106,7 +109,8 @@ class Staging:
             "failures": closed.failures.name if closed.failures else None,
         }
         with replacing(sidecar, self._token) as part:
-            part.write(dump(_Sidecar(**names, start=closed.start, out=closed.out, record=closed.record)))
+            known = _Sidecar(**names, start=closed.start, out=closed.out, changes=closed.changes, record=closed.record)
+            part.write(dump(known))
         return replace(closed, sidecar=sidecar)
 
     def leftovers(self) -> list[Closed]:
@@ -132,6 +136,7 @@ def _closed_in(folder: Path) -> Iterator[Closed]:
             folder / data.failures if data.failures else None,
             data.start,
             data.out,
+            data.changes,
             sidecar,
         )
 

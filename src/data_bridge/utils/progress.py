@@ -94,6 +94,10 @@ class PartitionLog(msgspec.Struct):
             return self.done.cursor
         return next((s.cursor for s in reversed(self.shards) if s.sink == sink), Cursor())
 
+    def changed_before(self, cursor: Cursor) -> tuple[str, ...]:
+        """The live changes that decide what is before a cursor."""
+        return tuple(c.id for c in self.changes if c.start < cursor.index + (cursor.out > 0))
+
     @property
     def samples(self) -> int:
         return sum(s.samples for s in self.shards)
