@@ -115,6 +115,33 @@ def test_lines_decode_exactly_as_the_standard_library_reads_them(rows: list[dict
     assert [repr(g) for g in good] == [repr(json.loads(t)) for t in texts]
 
 
+pairs = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b", "\\u0061", 'x\\"', '\\": 1']),
+        st.sampled_from(["", " ", "\t"]),
+        st.sampled_from(
+            ["1", '"a\\":"', '" :"', "9223372036854775808", "1e300", "[[{}]]", '{"a":{"a":1}}', '[{"a":1,"a":2}]']
+        ),
+    ),
+    max_size=3,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(pairs, min_size=1, max_size=5))
+def test_lines_decode_together_as_each_does_alone(objects: list[list[tuple[str, str, str]]]) -> None:
+    texts = ["{" + ",".join(f'"{key}"{space}:{value}' for key, space, value in each) + "}" for each in objects]
+
+    good, positions, failures = decode(lines(*texts))
+
+    alone = [decode(lines(text)) for text in texts]
+    assert repr(good) == repr([row for rows, _, _ in alone for row in rows])
+    assert positions.tolist() == [i for i, (rows, _, _) in enumerate(alone) if rows]
+    assert [(f.offset, f.reason) for f in failures] == [
+        (i, bad[0].reason) for i, (_, _, bad) in enumerate(alone) if bad
+    ]
+
+
 def test_dictionaries_pass_unchanged() -> None:
     rows: list[Row] = [{"a": 1}, {"b": object}]
 

@@ -3,7 +3,8 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NoReturn
 
 import numpy as np
@@ -14,6 +15,7 @@ from data_bridge.model.batch import DictRows, LineRows, Row, RowFailure, Rows
 
 STAGE = "write"
 _KEY_END = re.compile(rb'"[ \t\r\n]*:')
+_SPACE, _QUOTE, _COLON = b' ":'
 _INT64_LIMIT = float(2**63)
 
 
@@ -49,11 +51,14 @@ def keep(rows: list[Row], bad: Sequence[int]) -> tuple[list[Row], NDArray[np.int
 
 
 def _decode_lines(rows: LineRows) -> tuple[list[Row], NDArray[np.int64], tuple[RowFailure, ...]]:
+    lines = [rows.data[start:end] for start, end in zip(rows.starts.tolist(), rows.ends.tolist(), strict=True)]
+    together = _parse_together(lines)
+    if together is not None:
+        return together, np.arange(len(lines), dtype=np.int64), ()
     good: list[Row] = []
     positions: list[int] = []
     failures: list[RowFailure] = []
-    for i, (start, end) in enumerate(zip(rows.starts.tolist(), rows.ends.tolist(), strict=True)):
-        line = rows.data[start:end]
+    for i, line in enumerate(lines):
         try:
             good.append(parse_object(line))
             positions.append(i)
@@ -63,39 +68,70 @@ def _decode_lines(rows: LineRows) -> tuple[list[Row], NDArray[np.int64], tuple[R
 
 
 def parse_object(line: bytes) -> Row:
-    """One JSON object, exactly: BadRow for a duplicate key, anything that is not JSON, or not an object.
-
-    A fast parse is trusted only when it lost nothing: every `"…":` of the text is a key in the result (else a
-    key came twice, or a string looks like one), and no number is so large that it may have been an integer.
-    """
+    """One JSON object, exactly: BadRow for a duplicate key, anything that is not JSON, or not an object."""
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError:
         return _parse_exactly(line)
     if type(value) is not dict:
         raise BadRow("the line is not a JSON object")
-    if _keys_unless_large(value) != len(_KEY_END.findall(line)):
-        return _parse_exactly(line)
-    return value
+    return value if _lost_nothing([value], len(_KEY_END.findall(line))) else _parse_exactly(line)
 
 
-def _keys_unless_large(value: dict[str, Any]) -> int:
-    """Keys of an object and of all objects in it; -1 when it holds a float of 2**63 or more."""
-    total = 0
-    todo: list[Iterable[Any]] = [value.values()]
-    total += len(value)
-    while todo:
-        for item in todo.pop():
-            kind = type(item)
-            if kind is float:
-                if abs(item) >= _INT64_LIMIT:
-                    return -1
-            elif kind is dict:
-                total += len(item)
-                todo.append(item.values())
-            elif kind is list:
-                todo.append(item)
-    return total
+def _parse_together(lines: Sequence[bytes]) -> list[Row] | None:
+    """Lines that each are one JSON object, in one call; None where any of them must be looked at by itself."""
+    text = b",".join(lines)
+    try:
+        values = orjson.loads(b"[%b]" % text)
+    except orjson.JSONDecodeError:
+        return None
+    return values if len(values) == len(lines) and _lost_nothing(values, _key_ends(text)) else None
+
+
+def _lost_nothing(values: list[Any], key_ends: int) -> bool:
+    """Whether a fast parse is objects, and all that their text says.
+
+    Every `"…":` of the text is a key in the result (else a key came twice, or a string looks like one: there are never
+    fewer in the text, so that many objects may be counted together), and no number is so large that it may have been an
+    integer. Values are looked at in calls for many of them.
+    """
+    if not set(map(type, values)) <= {dict}:
+        return False
+    objects: Sequence[Row] = values
+    while objects:
+        key_ends -= sum(map(len, objects))
+        columns = _columns(objects)
+        inner: list[Row] = []
+        while columns:
+            column = columns.pop()
+            kinds = set(map(type, column))
+            if float in kinds:
+                floats = [item for item in column if type(item) is float]
+                if max(floats) >= _INT64_LIMIT or min(floats) <= -_INT64_LIMIT:
+                    return False
+            if dict in kinds:
+                inner += [item for item in column if type(item) is dict]
+            if list in kinds:
+                columns.append(list(chain.from_iterable(item for item in column if type(item) is list)))
+        objects = inner
+    return key_ends == 0
+
+
+def _columns(objects: Sequence[Row]) -> list[Sequence[Any]]:
+    """All values of some objects, those together that stand at one place where all objects have as many."""
+    values = map(dict.values, objects)
+    if len(set(map(len, objects))) == 1:
+        return list(zip(*values, strict=True))
+    return [list(chain.from_iterable(values))]
+
+
+def _key_ends(text: bytes) -> int:
+    """How many quotes of a text, which begins with none, are followed by a colon."""
+    every = np.frombuffer(text, np.uint8)
+    before = every[np.flatnonzero(every == _COLON) - 1]
+    if (before <= _SPACE).any():
+        return len(_KEY_END.findall(text))
+    return int(np.count_nonzero(before == _QUOTE))
 
 
 def _parse_exactly(line: bytes) -> Row:

@@ -72,7 +72,7 @@ class StageBatch(msgspec.Struct, frozen=True):
         """The rows at `positions` as they are; the others were dropped on purpose."""
         return Result(take(self.rows, positions), positions)
 
-    def apply(self, function: Callable[[Row], T]) -> "tuple[list[T], list[int], list[RowFailure]]":
+    def apply(self, function: Callable[[Row], T]) -> "tuple[list[T], NDArray[np.int64], list[RowFailure]]":
         """What a function says of every row, the positions of those rows, and the failures of the others.
 
         The one boundary around foreign code: an exception is the failure of its sample, and the others go on; what is a
@@ -82,25 +82,21 @@ class StageBatch(msgspec.Struct, frozen=True):
         if isinstance(self.rows, DictRows):
             rows = [dict(row) for row in rows]  # others may hold the same: what a function changes in place is its own
         found: list[T] = []
-        good: list[int] = []
-        bad = list(failures)
-        for position, row in zip(positions.tolist(), rows, strict=True):
+        raised: dict[int, RowFailure] = {}
+        for at, row in enumerate(rows):
             try:
                 found.append(function(row))
             except BridgeError:
                 raise
             except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code may raise anything: the failure of this sample
-                bad.append(RowFailure(position, reason(error)))
-            else:
-                good.append(position)
-        if failures:
-            bad.sort(key=lambda f: f.offset)
-        return found, good, bad
+                raised[at] = RowFailure(int(positions[at]), reason(error))
+        good = np.delete(positions, list(raised)) if raised else positions
+        return found, good, sorted((*failures, *raised.values()), key=lambda f: f.offset)
 
     def each(self, function: Callable[[Row], Row]) -> "Result":
         """Every row as a function of it says; see `apply`."""
         rows, positions, failures = self.apply(function)
-        return Result(DictRows(rows), np.array(positions, dtype=np.int64), tuple(failures))
+        return Result(DictRows(rows), positions, tuple(failures))
 
     def several(self, function: Callable[[Row], Sequence[Row]]) -> "Result":
         """Every row as the rows, maybe none, that a function of it gives; see `apply`."""
@@ -108,7 +104,7 @@ class StageBatch(msgspec.Struct, frozen=True):
         counts = [len(rows) for rows in made]
         return Result(
             DictRows([row for rows in made for row in rows]),
-            np.repeat(np.array(positions, dtype=np.int64), counts),
+            np.repeat(positions, counts),
             tuple(failures),
         )
 

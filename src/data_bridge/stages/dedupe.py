@@ -75,8 +75,7 @@ class Dedupe(Surveying[DedupeOptions]):
 
     def process(self, batch: StageBatch) -> Result:
         look: Callable[[Row], Any] = self._exact if self.options.near is None else self._values
-        _, rows, failures = batch.apply(look)
-        kept = np.array(rows, dtype=np.int64)
+        _, kept, failures = batch.apply(look)
         if self.marked is not None and len(self.marked):
             mine = identities(batch.indices)[kept]
             at = np.minimum(np.searchsorted(self.marked, mine), len(self.marked) - 1)

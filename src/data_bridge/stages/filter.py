@@ -71,7 +71,7 @@ class Filter(Stage[FilterOptions]):
         if isinstance(batch.rows, ArrowRows) and self._where:
             return self._of_columns(batch, batch.rows.batch)
         verdicts, positions, failures = batch.apply(self._verdict())
-        kept = np.array(positions, dtype=np.int64)[np.array(verdicts, dtype=np.bool_)]
+        kept = positions[np.array(verdicts, dtype=np.bool_)]
         return batch.only(kept).failing(failures)
 
     def _verdict(self) -> Any:

@@ -96,7 +96,7 @@ class Signal(Stage[SignalOptions]):
         made = iter(np.split(self._signals(flat, ends), ends[1:-1]))
         name = self.options.field
         rows = [{**row, name: _filled(value, made)} if leaves else row for row, value, leaves in found]
-        return Result(DictRows(rows), np.array(positions, dtype=np.int64), tuple(failures))
+        return Result(DictRows(rows), positions, tuple(failures))
 
     def _held(self, row: Row) -> tuple[Row, Any, list[NDArray[Any]]]:
         """The row, its value, and the signals in that, from left to right."""

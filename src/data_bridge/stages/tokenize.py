@@ -108,15 +108,15 @@ class Tokenize(Stage[TokenizeOptions]):
     def process(self, batch: StageBatch) -> Result:
         if self.options.block is not None:
             texts, positions, failures = batch.apply(self._text)
-            numbers, good, bad = self._numbers(texts, positions)
+            numbers, good, bad = self._numbers(texts, positions.tolist())
             return self._packed(numbers, good).failing([*failures, *bad])
         if isinstance(batch.rows, ArrowRows):
             found = self._column(batch.rows)
             if found is not None:
                 return found
         pairs, positions, failures = batch.apply(lambda row: (self._text(row), row))
-        numbers, good, bad = self._numbers([text for text, _ in pairs], positions)
-        by_position = dict(zip(positions, (row for _, row in pairs), strict=True))
+        numbers, good, bad = self._numbers([text for text, _ in pairs], positions.tolist())
+        by_position = dict(zip(positions.tolist(), (row for _, row in pairs), strict=True))
         rows: list[Row] = [{**by_position[at], self.options.to: each} for at, each in zip(good, numbers, strict=True)]
         return Result(DictRows(rows), np.array(good, dtype=np.int64)).failing([*failures, *bad])
 
