@@ -311,6 +311,8 @@ class Listening:
     def threads(self, stage: str) -> int:
         return 0
 
+    def rate(self, stage: str) -> float | None: ...
+
 
 def test_opening_a_source_gives_signs_of_life_until_the_first_batch() -> None:
     control = Listening()

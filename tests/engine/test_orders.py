@@ -215,7 +215,7 @@ def test_orders_are_told_as_what_is_new() -> None:
         "paused: nothing more is read",
         "from now on 4 workers at a time",
         "from now on 7 uploads at a time in each slot",
-        "stage fetch: 12 rows at a time in each slot",
+        "stage fetch: from now on 12 rows at a time",
         "stage lower: width = 3 from the next packet on",
     ]
     assert news(now, msgspec.structs.replace(now, paused=False, draining=True)) == [

@@ -22,16 +22,16 @@ def settings(**blocks: Any) -> Settings:
         {"filter": {"call": "support.live_calls:even"}, "name": "off", "enabled": False},
         {"map": {"call": "support.live_calls:times"}, "executor": "thread", "workers": 5, "name": "slow"},
     ]
-    return Settings.model_validate({"pipeline": {"input_uri": "in.jsonl", "stages": stages, **blocks}})
+    return Settings.model_validate({"pipeline": {"input_uri": "in.jsonl", "stages": stages} | blocks})
 
 
 class Desk:
     """A switchboard and the orders it gives."""
 
-    def __init__(self) -> None:
+    def __init__(self, **blocks: Any) -> None:
         self.orders = Orders()
         self.orders.workers = 2
-        self._board = Switchboard(settings(), "0123456789abcdef", self.orders)
+        self._board = Switchboard(settings(**blocks), "0123456789abcdef", self.orders)
 
     def __call__(self, command: str, stage: str | None = None, key: str | None = None, value: Any = None) -> Response:
         return self._board.answer(Request(command, stage, key, value, "7"))
@@ -305,3 +305,41 @@ def test_secrets_are_neither_described_nor_exported(desk: Desk) -> None:
 
     assert described is not None
     assert "headers" not in described.data["options"]
+
+
+@pytest.fixture
+def paying() -> Desk:
+    return Desk(stages=[{"support.oracle:Asks": {"url": "http://127.0.0.1:9/"}, "rate": 5}])
+
+
+def test_how_many_calls_of_a_paid_stage_begin_is_an_order_and_no_change(paying: Desk) -> None:
+    def described() -> tuple[Any, Any]:
+        reply = paying("describe", "asks").replies["asks"]
+        assert reply is not None
+        return reply.data["options"]["workers"]["value"], reply.data["options"]["rate"]["value"]
+
+    assert described() == (30, 5)
+    assert paying.set("rate", 2.5, "asks").accepted
+    assert paying.set("workers", 7, "asks").accepted
+    assert described() == (7, 2.5)
+    assert paying.set("rate", None, "asks").accepted
+
+    assert described() == (7, None)
+    assert paying.orders.standing.rates == (("asks", 0.0),)
+    assert paying.changes == []
+
+
+@pytest.mark.parametrize("value", [0, -1, True, "3", float("inf"), float("nan"), [1]])
+def test_what_is_no_rate_is_refused_and_the_old_one_stays(paying: Desk, value: Any) -> None:
+    reply = paying.set("rate", value, "asks")
+
+    assert not reply.accepted
+    assert reply.reason == f"rate: a number above 0 is needed, or null for none, not {value!r}"
+    assert paying.orders.standing.rates == ()
+
+
+def test_only_a_paid_stage_has_a_rate(desk: Desk) -> None:
+    reply = desk.set("rate", 3, "slow")
+
+    assert not reply.accepted
+    assert "unknown key 'rate'" in reply.reason

@@ -33,6 +33,8 @@ class Slot:
     def threads(self, _stage: str) -> int:
         return 0
 
+    def rate(self, _stage: str) -> float | None: ...
+
 
 def test_a_change_that_a_resumed_partition_hears_of_spares_what_any_writer_has() -> None:
     tracker = ProgressTracker(Ledger(MemoryStore(), "run"), Partition(index=0, pieces=()))

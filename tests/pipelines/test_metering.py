@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.oracle import Oracle
 
 from data_bridge import api
 from data_bridge.config import Settings
@@ -136,6 +137,14 @@ def test_the_catalogue_has_every_name_of_a_run_and_no_other(tmp_path: Path, monk
                 seen.add(family.name.removeprefix(PREFIX) + ("_total" if family.kind == "counter" else ""))
 
     records_of(tmp_path, monkeypatch, 0, look)
+    (tmp_path / "asked.jsonl").write_text('{"id": 1}\n')
+    with Oracle() as oracle:
+        pipeline = {
+            "input_uri": str(tmp_path / "asked.jsonl"),
+            "output_uri": str(tmp_path / "paid"),
+            "stages": [{"support.oracle:Asks": {"url": oracle.url}}],
+        }
+        api.run_pipeline(Settings.model_validate({"pipeline": pipeline}), observer=look, workers=0)
 
     aggregate(RunPlanned("0" * 16, "file:///out", 1, 0, ROWS, None, 0, 0))  # a source that is counted
     seen |= {family.name.removeprefix(PREFIX) for family in families(aggregate.snapshot())} & {"samples_expected"}

@@ -9,8 +9,9 @@ import pytest
 
 from data_bridge.errors import FatalError, Interrupted
 from data_bridge.model.batch import DictRows, LineRows, Row
+from data_bridge.runtime.flights import Landed
 from data_bridge.runtime.stage import Result, Skip, Stage, StageBatch, StageOptions
-from data_bridge.runtime.threaded import Landed, Threaded
+from data_bridge.runtime.threaded import Threaded
 from data_bridge.stages.filter import Filter, FilterOptions
 
 LIMIT_S = 20.0
@@ -199,11 +200,12 @@ def test_leaving_ends_the_threads_at_once_though_rows_would_wait_for_ever() -> N
         began.release()
         assert stage.interrupted.wait(LIMIT_S)
 
-    with Threaded[StageBatch](Waits(), workers=2, window=4) as threaded:
-        coming = threaded.map([batch([1]), *(batch([1], gate) for _ in range(3))], same)
-        next(coming)
+    def first(_stage: Waits) -> None:
         assert began.acquire(timeout=LIMIT_S)
         assert began.acquire(timeout=LIMIT_S)
+
+    with Threaded[StageBatch](Waits(), workers=3, window=4) as threaded:
+        next(threaded.map([batch([1], first), *(batch([1], gate) for _ in range(3))], same))
     assert threads_of("waits") == []
 
 

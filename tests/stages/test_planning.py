@@ -111,10 +111,3 @@ def test_samples_that_do_not_fit_are_failures_of_their_stage_and_in_no_shard(tmp
     failures = "".join(path.read_text() for path in (tmp_path / "out").glob("_bridge/*/failures/*"))
     assert "needs `id`: expected a valid integer, found str '10'" in failures
     assert "gave `number`: expected a valid integer, found str 'x'" in failures
-
-
-def test_paid_calls_are_refused_as_long_as_a_crash_would_pay_them_again(tmp_path: Path) -> None:
-    made = settings(tmp_path / "out", {"map": {"call": "support.stages:own_key"}, "executor": "llm"})
-
-    with pytest.raises(ConfigError, match=r"stages\.map\.executor: `llm` is refused .* paid again"):
-        api.plan(made)

@@ -135,6 +135,8 @@ def _more(total: MetricRecord, *, has_rows: bool) -> str:
                 told.append(f"{metric.name} {metric.value:,}")
             case Gauge(capacity=None):
                 told.append(f"{metric.name} {metric.value:g}")
+            case Statistics(name="cost_usd"):
+                told.append(f"${metric.sum:,.4f} paid")
             case Statistics() if metric.count:
                 told.append(
                     f"{metric.name} {metric.min:.3g}…{metric.sum / metric.count:.3g}…{metric.max:.3g}{_quantiles(metric)}"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from data_bridge.config import Settings
+    from data_bridge.model.answers import Paid
     from data_bridge.model.report import PlanReport, RunReport, StatusReport, VerifyReport
     from data_bridge.monitor.snapshot import Snapshot
 
@@ -202,6 +203,7 @@ def status(report: "StatusReport", now: "Snapshot | None" = None, files: "Mappin
         ),
         ("samples", f"{report.samples:,}{expected} committed, {report.failed:,} failed"),
         ("shards", f"{report.shards:,}, {size(report.bytes)}"),
+        *((f"{s.name} paid", _paid(s.paid)) for s in report.stages if s.paid is not None),
         *(("error", error) for error in report.errors[:5]),
         *((f"{name} in", str(folder)) for name, folder in (files or {}).items()),
     ]
@@ -219,6 +221,10 @@ def status(report: "StatusReport", now: "Snapshot | None" = None, files: "Mappin
         ]
         lines.append(("now", f"{now.rate('run', 'samples_packed'):,.0f} samples/s packed, {slots}{busiest}"))
     return "\n".join(f"{name:<12} {text}" for name, text in lines)
+
+
+def _paid(paid: "Paid") -> str:
+    return f"${paid.cost_usd:,.4f} for {paid.answers:,} answers, {paid.tokens_in:,} tokens in, {paid.tokens_out:,} tokens out"
 
 
 def verified(report: "VerifyReport") -> str:

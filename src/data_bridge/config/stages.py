@@ -68,13 +68,18 @@ class StageSettings(Section):
         "auto",
         byte=False,
         description="`thread`: its rows wait in threads of the slot; `process`: on all cores of the slot; `inline`: all stages "
-        "stay in the slot's own process; `auto`: `thread` where its kind says so, else `process`; `llm` is kept for paid calls and refused yet",
+        "stay in the slot's own process; `llm`: its calls are paid for, and each answer is kept; `auto`: as its kind says, `process` where "
+        "that does not matter",
     )
     workers: Count | None = field(
         None,
         byte=False,
         gt=0,
-        description="threads (default 8), or most cores of a slot (default: those that are free)",
+        description="threads of each slot (default 8), calls of the whole run (`llm`, default 30), or most cores of a slot "
+        "(default: those that are free)",
+    )
+    rate: float | None = field(
+        None, byte=False, gt=0, description="`llm`: calls that begin a second, in the whole run; default: any number"
     )
     pool: str | None = field(
         None, byte=False, description="one of `pools`: packets in its threads, or queued before it, share those bytes"

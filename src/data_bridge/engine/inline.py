@@ -105,6 +105,9 @@ class _DirectControl:
     def threads(self, stage: str) -> int:
         return dict(self._orders.standing.threads).get(stage, 0)
 
+    def rate(self, stage: str) -> float | None:
+        return dict(self._orders.standing.rates).get(stage)
+
     def rest(self) -> None:
         self._orders.rest(LOOK_S)
 

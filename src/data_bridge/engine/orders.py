@@ -21,7 +21,9 @@ class Standing(msgspec.Struct, frozen=True):
     uploads: int = 0
     """Shards that each slot uploads at a time; 0 = as the config says."""
     threads: tuple[tuple[str, int], ...] = ()
-    """Rows that stages have in work at a time in each slot, where that is not as the config says."""
+    """Rows that stages have in work at a time, where that is not as the config says."""
+    rates: tuple[tuple[str, float], ...] = ()
+    """Calls of paid stages that begin a second, where that is not as the config says; 0 = any number."""
 
 
 class Orders:
@@ -84,10 +86,17 @@ class Orders:
             self._changed.notify_all()
 
     def thread(self, stage: str, threads: int) -> None:
-        """Have a stage work on so many rows at a time in each slot."""
+        """Have a stage work on so many rows at a time."""
         with self._changed:
             now = {**dict(self._standing.threads), stage: threads}
             self._standing = replace(self._standing, threads=tuple(now.items()))
+            self._changed.notify_all()
+
+    def pace(self, stage: str, rate: float) -> None:
+        """Have so many calls of a stage begin a second; 0 = any number."""
+        with self._changed:
+            now = {**dict(self._standing.rates), stage: rate}
+            self._standing = replace(self._standing, rates=tuple(now.items()))
             self._changed.notify_all()
 
     def rest(self, timeout_s: float) -> None:
@@ -108,7 +117,12 @@ def news(before: Standing, now: Standing) -> list[str]:
     if now.uploads != before.uploads:
         said.append(f"from now on {now.uploads} uploads at a time in each slot")
     said += [
-        f"stage {name}: {n} rows at a time in each slot" for name, n in now.threads if (name, n) not in before.threads
+        f"stage {name}: from now on {n} rows at a time" for name, n in now.threads if (name, n) not in before.threads
+    ]
+    said += [
+        f"stage {name}: from now on {f'{rate:g} calls begin a second' if rate else 'calls begin at any rate'}"
+        for name, rate in now.rates
+        if (name, rate) not in before.rates
     ]
     said += [f"stage {c.stage}: {c.words} from the next packet on" for c in now.changes[len(before.changes) :]]
     return said

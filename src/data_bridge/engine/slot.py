@@ -138,6 +138,9 @@ class PipeControl:
     def threads(self, stage: str) -> int:
         return dict(self._standing.threads).get(stage, 0)
 
+    def rate(self, stage: str) -> float | None:
+        return dict(self._standing.rates).get(stage)
+
     def rest(self) -> None:
         self._ordered.wait(BEAT_S)
         self._ordered.clear()

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
@@ -26,6 +27,7 @@ from data_bridge.engine.own_commands import OwnCommands
 from data_bridge.errors import ConfigError
 from data_bridge.model.changes import ENABLED, Change
 from data_bridge.runtime.control import Reply, Request, Response
+from data_bridge.runtime.paid import PaidStage
 from data_bridge.runtime.stage import Fields, Outlet, Stage, StageOptions, StatefulStage, Surveying
 from data_bridge.stages.build import build, threads_of
 from data_bridge.stages.registry import stage_class
@@ -35,6 +37,8 @@ ENGINE = "engine"
 """Whom commands address that concern the run and no stage."""
 WORKERS = "workers"
 """The key of what does things at the same time: it changes no bytes, so that it is no change of the ledger."""
+RATE = "rate"
+"""The key of how many calls of a paid stage begin a second: it changes no bytes either."""
 MOST = 1024
 
 Answer: TypeAlias = Callable[[Request], Reply | None]
@@ -130,6 +134,8 @@ class RunPart:
         stages = tuple(
             s.model_copy(update={"workers": threads[s.name]}) if s.name in threads else s for s in now.stages
         )
+        rates = dict(standing.rates)
+        stages = tuple(s.model_copy(update={RATE: rates[s.name] or None}) if s.name in rates else s for s in stages)
         update: dict[str, Any] = {"stages": stages}
         if standing.slots:
             update["workers"] = standing.slots
@@ -176,13 +182,17 @@ class StagePart:
         self._settings = settings
         self._orders = orders
         self._kind = stage_class(planned.kind)
-        self._threads = threads_of(planned, self._stage(planned.options))
+        stage = self._stage(planned.options)
+        self._threads = threads_of(planned, stage)
+        self._paid = isinstance(stage, PaidStage)
         self._own = OwnCommands(planned.name, self._kind, lambda: self._stage(self._now.options), orders)
 
     def __call__(self, request: Request) -> Reply | None:
         match request.command:
             case "set" if request.key == WORKERS and self._threads:
                 return self._set_threads(request.value)
+            case "set" if request.key == RATE and self._paid:
+                return self._set_rate(request.value)
             case "set" if request.stage is not None or request.key in self._settable():
                 return self._set(request.key, request.value)
             case "bypass" | "enable":
@@ -203,11 +213,19 @@ class StagePart:
         self._orders.thread(self._planned.name, value)
         return Reply(accepted=True)
 
+    def _set_rate(self, value: Any) -> Reply:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+        if value is not None and not number:
+            return Reply(accepted=False, reason=f"{RATE}: a number above 0 is needed, or null for none, not {value!r}")
+        self._orders.pace(self._planned.name, float(value or 0))
+        return Reply(accepted=True)
+
     def _settable(self) -> list[str]:
         """Keys that may change in a running run."""
         fields = self._kind.Options.model_fields.items()
         live = [key for key, info in fields if _live(info) != "never" and not is_secret_name(key)]
-        return list(dict.fromkeys([ENABLED, *([WORKERS] if self._threads else []), *live]))
+        own = [*([WORKERS] if self._threads else []), *([RATE] if self._paid else [])]
+        return list(dict.fromkeys([ENABLED, *own, *live]))
 
     def _set(self, key: str | None, value: Any) -> Reply:
         reason = self._refusal_of(key) or (
@@ -322,9 +340,15 @@ class StagePart:
     def _described_threads(self) -> dict[str, Any]:
         if not self._threads:
             return {}
-        value = dict(self._orders.standing.threads).get(self._planned.name, self._threads)
-        about = "rows at a time, in each slot"
-        return {WORKERS: {"value": value, "live": "any", "description": about, "type": "int"}}
+        name, standing = self._planned.name, self._orders.standing
+        value = dict(standing.threads).get(name, self._threads)
+        about = "calls at a time, in the whole run" if self._paid else "rows at a time, in each slot"
+        found = {WORKERS: {"value": value, "live": "any", "description": about, "type": "int"}}
+        if self._paid:
+            rate = dict(standing.rates).get(name, self._planned.rate) or None
+            about = "calls that begin a second, in the whole run; null = any number"
+            found[RATE] = {"value": rate, "live": "any", "description": about, "type": "float"}
+        return found
 
 
 _UNSET = object()

@@ -24,6 +24,7 @@ from data_bridge.model.plan import Plan
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines.base import Pipeline
 from data_bridge.pipelines.planning import shown
+from data_bridge.stages.build import build
 from data_bridge.storage.local import LocalStore
 
 READ, PACK, PACK_ALL, RECORD, SEND, STAGING = 0.15, 0.20, 0.25, 0.03, 0.09, 0.05
@@ -50,6 +51,11 @@ def measured(
     plan, recorded = pipeline.preview()
     if not plan.partitions:
         raise ConfigError("the source holds no samples: there is nothing to measure")
+    if paid := [node.name for node in build(pipeline.settings.pipeline).nodes if node.paid]:
+        raise ConfigError(
+            f"stages.{paid[0]}: its answers are paid for, and a measurement would buy some",
+            hint="switch it off for the measurement (enabled: false): how fast it answers is not for this machine to tell",
+        )
     settings = overridden(pipeline.settings, workers=workers)
     with handle_signals() as stop:
         stop.count = 1  # nothing in hand is worth finishing: the first signal raises

@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+from data_bridge.model.answers import Paid
 from data_bridge.model.source import Document
 
 MANIFEST_KEY = "manifest.json"
@@ -65,4 +66,6 @@ class Manifest(Document, frozen=True, kw_only=True):
     failures: tuple[str, ...] = ()
     """Keys of the failure files."""
     warnings: dict[str, int] = {}
+    paid: dict[str, Paid] = {}
+    """What was paid for, by stage, over all runs and crashes."""
     drops: int = 0

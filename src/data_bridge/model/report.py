@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from data_bridge.model.answers import Paid
+
 COMPLETED_WITH_FAILURES = 3
 INTERRUPTED = 130
 
@@ -77,11 +79,13 @@ class StageFailures:
     name: str
     kind: str
     failed: int
+    paid: Paid | None = None
+    """What its answers cost; None for one that is not paid."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageStatus:
-    """How a stage stands. `failed` is what the ledger has; the others are totals of the last run on this machine, without
+    """How a stage stands. `failed` is what the ledger has, and `paid` what the journal of answers has; the others are totals of the last run on this machine, without
     those before it, and None where there was none."""
 
     name: str
@@ -100,6 +104,8 @@ class StageStatus:
     """What a row took it: `p50` and `p95`, the rows of a packet having equal shares."""
     statistics: dict[str, dict[str, float | None]] = field(default_factory=dict)
     """Its own metrics of that kind: `count`, `mean`, `min`, `max`, `p50` and `p95`, by name."""
+    paid: dict[str, float] | None = None
+    """`answers`, `cost_usd`, `tokens_in` and `tokens_out`, over all runs and crashes; None for a stage that is not paid."""
 
 
 @dataclass(frozen=True, slots=True)

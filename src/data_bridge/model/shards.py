@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from data_bridge.model.answers import Paid
 from data_bridge.model.batch import RowFailure, Token, outside
 from data_bridge.model.changes import SET, Change
 from data_bridge.model.source import Document
@@ -149,6 +150,8 @@ class Done(Document, frozen=True, kw_only=True, tag_field="kind", tag="done"):
     trailing_failed_by: dict[str, int] = {}
     failures: str | None = None
     failures_sha256: str | None = None
+    paid: dict[str, Paid] = {}
+    """What was paid for, by stage."""
 
 
 class Failed(Document, frozen=True, kw_only=True, tag_field="kind", tag="failed"):

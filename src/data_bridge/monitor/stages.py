@@ -23,8 +23,11 @@ def stage_statuses(
 
 
 def _status(stage: StageFailures, record: MetricRecord | None, state: StageState) -> StageStatus:
+    paid = stage.paid.model_dump() if stage.paid is not None else None
     if record is None:
-        return StageStatus(stage.name, stage.kind, state, stage.failed, processed=None, skipped=None, seconds=None)
+        return StageStatus(
+            stage.name, stage.kind, state, stage.failed, processed=None, skipped=None, seconds=None, paid=paid
+        )
     seconds = sum(metric.busy_s for metric in record.metrics if isinstance(metric, Load))
     return StageStatus(
         stage.name,
@@ -37,6 +40,7 @@ def _status(stage: StageFailures, record: MetricRecord | None, state: StageState
         bypassed=record.count("bypassed"),
         row_seconds=_row_seconds(record),
         statistics={m.name: _spread(m) for m in record.metrics if isinstance(m, Statistics) and m.count},
+        paid=paid,
     )
 
 

@@ -2,16 +2,17 @@
 
 import shutil
 from collections.abc import Callable, ItemsView
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from data_bridge.config import PoolSettings, Settings, hidden_in, redacted, stages_folder
+from data_bridge.config import PoolSettings, Settings, hidden_in, redacted
 from data_bridge.errors import BridgeError, BusyError, ConfigError, ConflictError, Fenced, IntegrityError, StoreError
 from data_bridge.events import BudgetUsed, PartitionClaimed, PartitionDone
 from data_bridge.io.sources.stream import SampleStream
@@ -20,7 +21,7 @@ from data_bridge.model.plan import Generation, Part, Partition, Plan
 from data_bridge.model.shards import Done, Failed
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
-from data_bridge.pipelines.beside import Beside
+from data_bridge.pipelines.beside import Beside, looking_folder
 from data_bridge.pipelines.commit import Committer, Control, Opening
 from data_bridge.pipelines.finalize import finalize, published
 from data_bridge.pipelines.fresh import start_over
@@ -40,6 +41,9 @@ from data_bridge.utils import claims
 from data_bridge.utils.budget import Budgeted, ByteBudget, slot_bytes, usable_memory
 from data_bridge.utils.files import sha256_of, sweep_partials
 from data_bridge.utils.progress import Ledger, PartitionLog, ProgressTracker, dump
+
+if TYPE_CHECKING:
+    from data_bridge.pipelines.answers import Answers
 
 OpenStore = Callable[[Settings], ObjectStore]
 """How a slot gets at the destination; picklable."""
@@ -212,18 +216,26 @@ class Pipeline:
         self, part: Part, tracker: ProgressTracker, control: Control, metering: Metering, sinks: list[SinkPlan]
     ) -> bool:
         pipeline, generation, partition = self.settings.pipeline, self.plan.first, part.partition
-        with (
-            Staging(self.staging_root(), partition, tracker.token) as staging,
-            Committer(
-                self.store,
-                tracker,
-                control,
-                metering,
-                concurrency=pipeline.upload_concurrency,
-                staging_bytes=pipeline.staging_bytes // self._slots,
-            ) as committer,
-        ):
-            self._adopt(staging, committer, tracker)
+        with ExitStack() as stack:
+            staging = stack.enter_context(Staging(self.staging_root(), partition, tracker.token))
+            answers = self._answers(tracker, sinks, metering)
+            if answers is not None:
+                stack.enter_context(answers)
+            committer = stack.enter_context(
+                Committer(
+                    self.store,
+                    tracker,
+                    control,
+                    metering,
+                    concurrency=pipeline.upload_concurrency,
+                    staging_bytes=pipeline.staging_bytes // self._slots,
+                    answered=None if answers is None else answers.send,
+                )
+            )
+            if answers is None:
+                committer.adopt(staging)
+            else:  # they may hold other answers than the journal; packing them again costs nothing
+                staging.sweep()
             files = planning.files_to_read(part, self.stream)
             run = PartitionRun(
                 pipeline,
@@ -246,8 +258,10 @@ class Pipeline:
                     control,
                     metering,
                     pool=self.pools.__getitem__,
-                    folder=_stages_folder(self.plan.run),
+                    folder=looking_folder(self.plan.run),
                 ),
+                answers=answers,
+                slots=self._slots,
             )
             try:
                 packing = Packing(
@@ -261,24 +275,22 @@ class Pipeline:
                         committer.drain()
                         return False
                 metering.tell(now=True)
+                if answers is not None:
+                    answers.send()
                 self._finish(run, tracker, control)
             finally:
                 run.abandon()
             return True
 
-    def _adopt(self, staging: Staging, committer: Committer, tracker: ProgressTracker) -> None:
-        """Shards that an earlier attempt finished but did not commit go first: nothing is packed twice. Unless one on another
-        machine, in between, has recorded a live change for samples that they hold."""
-        at: dict[str, tuple[int, int]] = {}
-        for closed in staging.leftovers():
-            sink, behind = closed.record.sink, closed.record.cursor
-            cursor = tracker.log.cursor_of(sink)
-            made_alike = closed.changes == tracker.log.changed_before(behind)
-            if made_alike and at.get(sink, (cursor.index, cursor.out)) == (closed.start, closed.out):
-                committer.submit(closed)
-                at[sink] = (behind.index, behind.out)
-        committer.drain()
-        staging.sweep()
+    def _answers(self, tracker: ProgressTracker, sinks: list[SinkPlan], metering: Metering) -> "Answers | None":
+        """The answers that are paid for on this partition; None where nothing is."""
+        if not build(self.settings.pipeline).paid:
+            return None
+        from data_bridge.pipelines.answers import Answers  # most runs need none of it
+
+        floor, folder = standing(tracker.log, sinks).cursor.index, self.staging_root() / "answers"
+        partition, run = tracker.partition, self.plan.run
+        return Answers(self.store, run, partition, tracker.token, folder, floor=floor, paid=metering.paid)
 
     def _finish(self, run: PartitionRun, tracker: ProgressTracker, control: Control) -> None:
         done: Done = run.done()
@@ -378,15 +390,6 @@ class Pipeline:
     def _where(self, part: Part) -> Where:
         uris = [part.files[p.file].uri for p in part.partition.pieces]
         return Where(part.partition, uris, counted=self.plan.first.counted)
-
-
-def _stages_folder(run: str) -> Path | None:
-    """Where stages leave what is for a person, on this machine; None where nothing is kept of the run: it is only
-    measured, or its user has no home."""
-    with suppress(RuntimeError):
-        folder = stages_folder(run)
-        return folder if folder.parent.is_dir() else None
-    return None
 
 
 def _with(plan: Plan, generation: Generation) -> Plan:

@@ -1,10 +1,11 @@
 """Stages that lead to no writer, while a partition is in work: each branch in a thread of the slot, beside everything else."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from data_bridge.config import PipelineSettings
+from data_bridge.config import PipelineSettings, stages_folder
 from data_bridge.events import Notice
 from data_bridge.model.changes import Change
 from data_bridge.pipelines.commit import Control
@@ -92,3 +93,12 @@ def _look(flows: Flows, branch: Branch, metering: Metering, offered: Offered) ->
     names = {node.name for node in branch.nodes}
     flow = flows(tuple(change for change in changes if change.stage in names))  # others must not have it made again
     metering.packed(flow.rest(flow.begin(lot, port=branch.port)).work)
+
+
+def looking_folder(run: str) -> Path | None:
+    """Where stages leave what is for a person, on this machine; None where nothing is kept of the run: it is only
+    measured, or its user has no home."""
+    with suppress(RuntimeError):
+        folder = stages_folder(run)
+        return folder if folder.parent.is_dir() else None
+    return None

@@ -14,7 +14,7 @@ from data_bridge.model.changes import Change
 from data_bridge.model.metrics import QueueUse
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines.metering import Metering
-from data_bridge.pipelines.staging import Closed
+from data_bridge.pipelines.staging import Closed, Staging
 from data_bridge.runtime.metrics import Levels, use_of
 from data_bridge.utils.progress import ProgressTracker
 
@@ -67,6 +67,10 @@ class Control(Protocol):
         """How many rows a stage that waits has in work at a time; 0 = as the config says."""
         ...
 
+    def rate(self, stage: str) -> float | None:
+        """How many calls of a paid stage begin a second in the whole run; 0 = any number, None = as the config says."""
+        ...
+
     def rest(self) -> None:
         """Wait a moment, or until the user wants something else; a sign of life."""
         ...
@@ -105,7 +109,8 @@ class Committer:
     """Uploads closed shards in the background and records them strictly in order.
 
     `submit` blocks while too much waits: more than `concurrency` + 1 shards, or more than `staging_bytes`.
-    The first error stops everything after it and is raised from the next `submit` or `drain`.
+    The first error stops everything after it and is raised from the next `submit` or `drain`. `answered` is called before
+    each upload: it has the answers at the store on which the shard's bytes depend.
     """
 
     def __init__(
@@ -117,11 +122,13 @@ class Committer:
         *,
         concurrency: int,
         staging_bytes: int,
+        answered: Callable[[], None] | None = None,
     ) -> None:
         self._store = store
         self._tracker = tracker
         self._control = control
         self._metering = metering
+        self._answered = answered
         self._levels = Levels()
         self._configured = concurrency
         self._active = 0
@@ -156,6 +163,21 @@ class Committer:
         """Uploads at a time, as the user wants now."""
         return min(MOST_UPLOADS, self._control.uploads or self._configured)
 
+    def adopt(self, staging: Staging) -> None:
+        """Shards that an earlier attempt finished but did not commit go first: nothing is packed twice. Unless one on another
+        machine, in between, has recorded a live change for samples that they hold."""
+        log = self._tracker.log
+        at: dict[str, tuple[int, int]] = {}
+        for closed in staging.leftovers():
+            sink, behind = closed.record.sink, closed.record.cursor
+            cursor = log.cursor_of(sink)
+            made_alike = closed.changes == log.changed_before(behind)
+            if made_alike and at.get(sink, (cursor.index, cursor.out)) == (closed.start, closed.out):
+                self.submit(closed)
+                at[sink] = (behind.index, behind.out)
+        self.drain()
+        staging.sweep()
+
     def submit(self, closed: Closed) -> None:
         """Hand over a closed shard."""
         self._tracker.pending(closed.record)
@@ -188,6 +210,8 @@ class Committer:
             with self._turn() as come:
                 if not come:
                     return
+                if self._answered is not None:
+                    self._answered()
                 with self._metering.uploading(record.bytes):
                     self._store.put_file(record.key, closed.path, sha256=record.sha256)
             self._control.emit(ShardUploaded(self._tracker.partition.index, record.key, record.bytes))

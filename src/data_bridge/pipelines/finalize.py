@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from data_bridge.errors import BusyError, FatalError, IntegrityError
+from data_bridge.model.answers import together
 from data_bridge.model.changes import SET
 from data_bridge.model.manifest import MANIFEST_KEY, IndexRange, Manifest, ManifestShard, WriterInfo
 from data_bridge.model.plan import Plan
@@ -146,6 +147,7 @@ def _manifest(
         },
         failures=tuple(_failure_keys(plan, logs)),
         warnings=warnings,
+        paid=together(log.done.paid for log in logs.values() if log.done is not None),
     )
 
 

@@ -10,6 +10,7 @@ from data_bridge.model.report import PlanReport, StageFailures, StatusReport
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
 from data_bridge.pipelines.base import Pipeline
+from data_bridge.pipelines.journal import paid_for
 from data_bridge.pipelines.sinks import SinkPlan, sink_plans
 from data_bridge.stages.build import build
 from data_bridge.utils.progress import Ledger, PartitionLog, failures_by_stage, parsed, totals
@@ -110,6 +111,7 @@ def status_report(store: ObjectStore) -> StatusReport:
     counted = all(p.samples is not None for p in planned)
     committed = totals(logs.values())
     by_stage = failures_by_stage(logs.values())
+    paid = paid_for(store, plan.run, plan.partitions, logs)
     return StatusReport(
         run=plan.run,
         destination=store.uri,
@@ -125,7 +127,8 @@ def status_report(store: ObjectStore) -> StatusReport:
         samples_expected=sum(p.samples or 0 for p in planned) if counted else None,
         errors=tuple(f"partition {i}: {log.failed.error}" for i, log in logs.items() if log.failed),
         stages=tuple(
-            StageFailures(s["name"], s["kind"], by_stage[s["name"]]) for s in plan.first.config.get("stages", [])
+            StageFailures(s["name"], s["kind"], by_stage[s["name"]], paid.get(s["name"]))
+            for s in plan.first.config.get("stages", [])
         ),
     )
 

@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager
 
 from data_bridge.config import PipelineSettings
 from data_bridge.events import Event, Flushed
+from data_bridge.model.answers import AnswerRecord
 from data_bridge.model.batch import Batch
 from data_bridge.runtime.flow import StageWork
 from data_bridge.runtime.graph import SOURCE
@@ -58,6 +59,13 @@ class Metering:
         """What stages and writers did with a packet."""
         for one in work:
             self._metrics.add_work(one, self._kinds.get(one.name, SOURCE))
+        self.tell()
+
+    def paid(self, record: AnswerRecord) -> None:
+        """An answer came in that costs something. From any thread."""
+        part = self._metrics.part(record.stage, self._kinds.get(record.stage, SOURCE))
+        part.count(answers=1, tokens_in=record.tokens_in, tokens_out=record.tokens_out)
+        part.statistics("cost_usd", record.cost_usd)
         self.tell()
 
     @contextmanager

@@ -79,7 +79,7 @@ def _first_rows(
     rows = joined(parts) or parts[0]
     rows = rows.slice(0, min(len(rows), wanted))
     places = np.arange(len(rows), dtype=np.int64)
-    flow = Flow(graph, partitions[0].key_prefix)
+    flow = Flow(graph, partitions[0].key_prefix, rehearsal=True)
     flow.setup()
     try:
         passed = flow(Lot(rows, places, places), every=True)

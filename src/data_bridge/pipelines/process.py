@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_bridge.config import PipelineSettings, StageSettings
 from data_bridge.errors import FatalError, SourceError
@@ -27,6 +28,9 @@ from data_bridge.runtime.pool import Pool
 from data_bridge.utils.budget import Account
 from data_bridge.utils.files import disk_full
 from data_bridge.utils.progress import ProgressTracker
+
+if TYPE_CHECKING:
+    from data_bridge.pipelines.answers import Answers
 
 
 def most_cores(stages: Sequence[StageSettings]) -> int:
@@ -57,6 +61,8 @@ class PartitionRun:
         total: int,
         pool: Callable[[str], Pool],
         beside: Beside,
+        answers: "Answers | None" = None,
+        slots: int = 1,
     ) -> None:
         self._partition = partition
         self._tracker = tracker
@@ -67,6 +73,8 @@ class PartitionRun:
         self._total = total
         self._pool = pool
         self._beside = beside
+        self._answers = answers
+        self._slots = slots
         self._block = max(sink.block for sink in sinks)
         self._waits = sinks[0].waits
         self._remembers = sinks[0].remembers
@@ -137,7 +145,16 @@ class PartitionRun:
 
     def _waiting(self, packing: Packing, most: int | None) -> Waiting:
         split = 1 if self._block or most is None else MOST_WAITING // most
-        return Waiting(packing, self._control, self._total, self._pool, self._standing.states, split)
+        return Waiting(
+            packing,
+            self._control,
+            self._total,
+            self._pool,
+            self._standing.states,
+            split,
+            book=self._answers,
+            slots=self._slots,
+        )
 
     def abandon(self) -> None:
         """Discard the open shards; what is closed already goes its way."""
@@ -158,6 +175,7 @@ class PartitionRun:
             changes=tuple(log.changes),
             trailing_failed=trailing.total(),
             trailing_failed_by=dict(trailing),
+            paid=dict(self._answers.totals) if self._answers else {},
         )
 
     def close_trailing(self) -> Path | None:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from data_bridge.errors import Interrupted
-from data_bridge.model.changes import Change
+from data_bridge.model.changes import SET, Change
 from data_bridge.pipelines.commit import Control
 from data_bridge.pipelines.packing import Packer, Packing, Piece
 from data_bridge.pipelines.remembering import load, saved
@@ -20,7 +20,9 @@ from data_bridge.runtime.commands import told
 from data_bridge.runtime.fitting import fitted
 from data_bridge.runtime.flow import Flow, Transit
 from data_bridge.runtime.graph import SOURCE, Node
+from data_bridge.runtime.pace import Pace
 from data_bridge.runtime.packet import InOrder, Numbering, Packet
+from data_bridge.runtime.paid import Asking, Book, PaidStage
 from data_bridge.runtime.pool import Pool
 from data_bridge.runtime.stage import StatefulStage
 from data_bridge.runtime.threaded import Threaded
@@ -49,7 +51,8 @@ class Waiting:
 
     Once rows of `total` bytes have come in, none but those of the first piece are begun. A stage with a pool (`pool` gives
     it by its name) takes in no more packets than that holds, and has its bytes in place of `total`. `split` pieces are what
-    would be one, had it not to fit into memory: so many times as many are on their way.
+    would be one, had it not to fit into memory: so many times as many are on their way. `book` has the answers of paid
+    stages, whose calls `slots` slots share as they share the cores.
     """
 
     def __init__(
@@ -60,6 +63,9 @@ class Waiting:
         pool: Callable[[str], Pool],
         states: Mapping[str, bytes],
         split: int = 1,
+        *,
+        book: Book | None = None,
+        slots: int = 1,
     ) -> None:
         self._packer: Packer = packing.packer()
         self._control = control
@@ -71,6 +77,9 @@ class Waiting:
         """Ids of the changes that what stages know was made with; None = of all that the first piece has."""
         self._unsaved: set[str] = set()
         """Stages that know something else than was saved."""
+        self._book = book
+        self._in_force: tuple[Change, ...] = ()
+        self._slots = slots
         self._active: list[Threaded[_Packet]] = []
         self._halted = False
         self._changing = threading.Lock()
@@ -93,6 +102,7 @@ class Waiting:
         for changes, alike in groupby(pieces, key=lambda piece: piece.changes):
             flow = self._packer.flow(changes, self._prepare)
             self._told = {change.id for change in changes}
+            self._in_force = changes
             packets: Iterator[_Packet] = (self._packet(numbering, piece) for piece in alike)
             for place in flow.ahead:
                 past = self._remembering if flow.node(place).remembers else self._past
@@ -169,20 +179,23 @@ class Waiting:
 
         def arriving() -> Iterator[_Packet]:
             for packet in packets:
-                wanted = self._control.threads(node.name) or node.threads
-                if wanted != threads.workers:
-                    threads.workers = wanted
+                self._adjust(node, threads)
                 flow.advance(packet.payload.transit, place)
                 yield packet
+
+        def alive() -> None:
+            self._control.beat()
+            self._adjust(node, threads)
 
         with (
             ExitStack() as stack,
             Threaded[_Packet](
                 node.stage,
-                node.threads,
+                self._workers(node),
                 node.window * self._split,
+                telling=self._asking(node),
                 total=total if node.stage.row_bytes or memory is not None else None,
-                alive=self._control.beat,
+                alive=alive,
                 stopped=lambda: self._control.stopping,
             ) as threads,
             self._haltable(threads),
@@ -194,6 +207,34 @@ class Waiting:
                 if memory is not None:
                     borrowers.popleft().borrow(None)
                 yield found.packet
+
+    def _adjust(self, node: Node, threads: Threaded[_Packet]) -> None:
+        wanted = self._workers(node)
+        if wanted != threads.workers:
+            threads.workers = wanted
+
+    def _workers(self, node: Node) -> int:
+        """Rows of a stage that are in work at a time here, as the user wants now."""
+        wanted = self._control.threads(node.name) or node.threads
+        return max(1, int(wanted * self._share)) if node.paid else wanted
+
+    @property
+    def _share(self) -> float:
+        """What of the run's calls begin here: as much as of its cores is here."""
+        return min(1.0, max(1, self._control.cores) / self._slots)
+
+    def _asking(self, node: Node) -> Asking | None:
+        if not isinstance(node.stage, PaidStage):
+            return None
+        assert self._book is not None, "where stages are paid there is a journal"
+
+        def rate() -> float | None:
+            ordered = self._control.rate(node.name)
+            wanted = node.rate if ordered is None else ordered
+            return wanted * self._share if wanted else None
+
+        commands = [[c.command, c.key, c.value] for c in self._in_force if c.stage == node.name and c.command != SET]
+        return Asking(node.stage, node.name, node.digest, self._book, Pace(rate), commands)
 
     @contextmanager
     def _haltable(self, threads: Threaded[_Packet]) -> Generator[None]:

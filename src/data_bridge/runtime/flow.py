@@ -92,12 +92,13 @@ class Passed(msgspec.Struct, frozen=True):
 
 class Flow:
     """Applies stages to packets, one after another. `prefix` names the key space of the source indices; with `keep_raw`
-    failures come with the row that failed."""
+    failures come with the row that failed; in a `rehearsal` paid stages make up their answers."""
 
-    def __init__(self, graph: Graph, prefix: str = "", *, keep_raw: bool = False) -> None:
+    def __init__(self, graph: Graph, prefix: str = "", *, keep_raw: bool = False, rehearsal: bool = False) -> None:
         self._graph = graph
         self._prefix = prefix
         self._keep_raw = keep_raw
+        self._rehearsal = rehearsal
         self._wanted = [*(sink.input for sink in graph.sinks), *(branch.port for branch in graph.branches)]
 
     def setup(self) -> None:
@@ -150,6 +151,7 @@ class Flow:
         while transit.at < until:
             node = self._graph.nodes[transit.at]
             if node.enabled:
+                assert self._rehearsal or not node.paid, "answers come from those who ask, and never from here"
                 started = time.thread_time()
                 results = fitted(node.stage, self.given(transit))
                 self.land(transit, results, time.thread_time() - started)

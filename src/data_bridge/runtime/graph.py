@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from data_bridge.errors import ConfigError
 from data_bridge.rows.decoding import STAGE
 from data_bridge.runtime.fitting import mismatches
+from data_bridge.runtime.paid import PaidStage
 from data_bridge.runtime.queue import Overflow
 from data_bridge.runtime.stage import Fields, RowSchema, SideStage, Stage, StatefulStage
 
@@ -40,6 +41,10 @@ class Node(msgspec.Struct, frozen=True):
     """Packets on their way in those threads."""
     pool: str = ""
     """The pool that packets in those threads, or in the queue before its branch, draw on."""
+    digest: str = ""
+    """Of the options on which a paid stage's answers depend."""
+    rate: float | None = None
+    """Calls of it that begin a second, over all slots; None = any number."""
 
     @property
     def waits(self) -> bool:
@@ -48,6 +53,11 @@ class Node(msgspec.Struct, frozen=True):
     @property
     def remembers(self) -> bool:
         return self.enabled and isinstance(self.stage, StatefulStage)
+
+    @property
+    def paid(self) -> bool:
+        """Whether its results are bought."""
+        return self.enabled and isinstance(self.stage, PaidStage)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -132,6 +142,11 @@ class Graph(msgspec.Struct, frozen=True):
     def waits(self) -> bool:
         """Whether packets go through threads of the slot on their way."""
         return any(node.waits for node in self.nodes)
+
+    @property
+    def paid(self) -> bool:
+        """Whether somebody is paid for what becomes of samples."""
+        return any(node.paid for node in self.nodes)
 
     @property
     def remembers(self) -> bool:

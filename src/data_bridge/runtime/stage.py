@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 OUT = "out"
 """The name of an output that is the only one."""
 
-_PLACE_BITS = 20
-"""Of an identity: a sample may become a million."""
+PLACE_BITS = 20
+"""Of an identity, those below the source index: a sample may become a million."""
 
 Live = Literal["never", "paused", "any"]
 Fields: TypeAlias = tuple[source.Field, ...]
@@ -155,8 +155,9 @@ class Stage(ABC, Generic[O]):
     kind: ClassVar[str]
     """The key that names it in a config."""
     Options: ClassVar[type[StageOptions]] = StageOptions
-    executor: ClassVar[Literal["inline", "thread", "process"]] = "inline"
-    """Where it runs unless the config says otherwise. `thread`: it waits (for a network) more than it computes."""
+    executor: ClassVar[Literal["inline", "thread", "process", "llm"]] = "inline"
+    """Where it runs unless the config says otherwise. `thread`: it waits (for a network) more than it computes. `llm`: that
+    of a `PaidStage`."""
     bypassable: ClassVar[bool] = True
     """Whether samples may pass it unchanged: not where what follows needs what it makes."""
     divides: ClassVar[bool] = False
@@ -348,6 +349,6 @@ def identities(indices: NDArray[np.int64]) -> NDArray[np.int64]:
     first = np.searchsorted(sorted_, sorted_)
     places = np.empty(len(indices), dtype=np.int64)
     places[order] = np.arange(len(indices), dtype=np.int64) - first
-    if len(places) and int(places.max()) >= 1 << _PLACE_BITS:
-        raise FatalError(f"a sample became more than {1 << _PLACE_BITS:,} rows")
-    return (indices << _PLACE_BITS) + places
+    if len(places) and int(places.max()) >= 1 << PLACE_BITS:
+        raise FatalError(f"a sample became more than {1 << PLACE_BITS:,} rows")
+    return (indices << PLACE_BITS) + places

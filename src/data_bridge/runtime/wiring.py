@@ -26,6 +26,8 @@ class Wanted(msgspec.Struct, frozen=True):
     pool: str = ""
     queues: Mapping[str, Queueing] = msgspec.field(default_factory=dict)
     """By output."""
+    digest: str = ""
+    rate: float | None = None
 
 
 class WantedSink(msgspec.Struct, frozen=True):
@@ -57,7 +59,16 @@ class _Wiring:
         for stage in self.stages:
             inputs = tuple(self._inputs(stage, before))
             nodes[stage.name] = Node(
-                stage.name, stage.kind, stage.stage, inputs, stage.enabled, stage.threads, stage.window, stage.pool
+                stage.name,
+                stage.kind,
+                stage.stage,
+                inputs,
+                stage.enabled,
+                stage.threads,
+                stage.window,
+                stage.pool,
+                stage.digest,
+                stage.rate,
             )
             before = stage if stage.stage.outputs else before
         sinks = tuple(self._sinks(wanted, list(nodes.values())))

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import to_jsonable_python
 
-from data_bridge.config import PipelineSettings, StageSettings, explained, with_open_secrets
+from data_bridge.config import PipelineSettings, StageSettings, explained, public_value, with_open_secrets
 from data_bridge.errors import ConfigError
 from data_bridge.runtime.branches import Queueing
 from data_bridge.runtime.graph import WINDOW, Graph
+from data_bridge.runtime.paid import CALLS, PaidStage, options_digest
 from data_bridge.runtime.stage import Outlet, Result, SideStage, Stage, StageBatch, StageOptions
 from data_bridge.runtime.threaded import WORKERS
 from data_bridge.runtime.wiring import Wanted, WantedSink, wire
@@ -38,6 +40,12 @@ def build(settings: PipelineSettings, *, check: bool = False) -> Graph:
         for spec, made in zip(settings.stages, wanted, strict=True)
         if spec.executor == "thread" and spec.name in uncounted and not isinstance(made.stage, SideStage)
     ]
+    problems += [
+        f"stages.{made.name}: it leads to no writer, and what a branch sees again after a crash would be paid for again: give "
+        "its output to a writer"
+        for made in wanted
+        if isinstance(made.stage, PaidStage) and made.name in uncounted
+    ]
     if not problems:
         return graph
     raise ConfigError(
@@ -47,6 +55,8 @@ def build(settings: PipelineSettings, *, check: bool = False) -> Graph:
 
 def threads_of(spec: StageSettings, stage: Stage[Any]) -> int:
     """Rows that the stage has in work at a time, in threads of the slot; 0 = it takes whole packets."""
+    if isinstance(stage, PaidStage):
+        return spec.workers or CALLS
     executor = stage.executor if spec.executor == "auto" else spec.executor
     return (spec.workers or WORKERS) if executor == "thread" else 0
 
@@ -56,15 +66,35 @@ def _wanted(spec: StageSettings, stage: Stage[Any], problems: list[str]) -> Want
         problems.append(f"stages.{spec.name}.executor: it has a thread of its own in every slot")
     if isinstance(stage, SideStage) and spec.outputs:
         problems.append(f"stages.{spec.name}.outputs: it only looks at samples and gives none on")
-    if spec.executor == "llm":
+    paid = isinstance(stage, PaidStage)
+    if spec.executor == "llm" and not paid:
         problems.append(
-            f"stages.{spec.name}.executor: `llm` is refused as long as there is no journal of answers: after a crash, calls "
-            "that were paid would be paid again; where that does not matter, use `thread` with `workers: 30`"
+            f"stages.{spec.name}.executor: `llm` keeps the answers of a stage that has an `ask` and a `use` (PaidStage), so that "
+            "none is paid twice; this one has not: where that does not matter, use `thread` with `workers: 30`"
         )
+    if paid and spec.executor not in ("auto", "llm"):
+        problems.append(
+            f"stages.{spec.name}.executor: its answers are paid for, and only `llm`, its default, keeps them"
+        )
+    if spec.rate is not None and not paid:
+        problems.append(f"stages.{spec.name}.rate: it is for stages whose answers are paid for (executor `llm`)")
+    digest = options_digest(spec.kind, public_value(to_jsonable_python(spec.options))) if paid else ""
     threads = threads_of(spec, stage)
     window = max((output.queue_capacity for output in spec.outputs), default=WINDOW)
     queues = {output.name: Queueing(output.queue_capacity, output.overflow_behavior) for output in spec.outputs}
-    return Wanted(spec.name, spec.kind, stage, spec.inputs, spec.enabled, threads, window, spec.pool or "", queues)
+    return Wanted(
+        spec.name,
+        spec.kind,
+        stage,
+        spec.inputs,
+        spec.enabled,
+        threads,
+        window,
+        spec.pool or "",
+        queues,
+        digest,
+        spec.rate,
+    )
 
 
 def _stage(spec: StageSettings, problems: list[str], hints: list[str], *, check: bool) -> Stage[Any]:
