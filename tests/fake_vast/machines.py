@@ -40,6 +40,7 @@ mount -t tmpfs tmpfs /mnt
 mkdir -p /mnt/workspace
 mount -t tmpfs tmpfs /run
 mkdir -p /run/sshd; chmod 755 /run/sshd
+mkdir -p /tmp/data-bridge-0; mount -t tmpfs -o mode=700 tmpfs /tmp/data-bridge-0
 export HOME=/root; cd /root
 if [ -e "$place/sshd_config" ]; then /usr/sbin/sshd -f "$place/sshd_config" -E "$place/sshd.log"; fi
 echo up > "$place/up"

@@ -35,7 +35,7 @@ Prefix = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N samples (a dataset of its own).")]
 UseVast = Annotated[bool, typer.Option("--use-vast", help="On a machine rented for it from Vast.ai.")]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Config file, destination (URI or folder), or run id.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Config, destination, run id or rented machine.")]
 RunConfig = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="Config with the credentials of a destination.", show_default=False),
@@ -206,7 +206,8 @@ def status(
 
     from data_bridge import api
 
-    destination, settings = _destination(run, config, prefix, limit)
+    elsewhere = _elsewhere(run, config, prefix, limit)
+    destination, settings = _destination(elsewhere.run if elsewhere else run, config, prefix, limit)
     report = api.status(destination, settings)
     now = api.now(report.run)
     files = api.stage_files(report.run)
@@ -227,10 +228,12 @@ def watch(run: RunArgument, config: RunConfig = None, prefix: Prefix = None, lim
         raise ConfigError(
             f"`watch` needs {error.name}, which is not installed", hint="pip install 'train-data-bridge[watch]'"
         ) from None
+    from data_bridge.cli import far
     from data_bridge.config import run_folder
 
     control = _control(run, config, prefix, limit)
-    WatchApp(run_folder(control.run), control).run()
+    with far.heard(control):
+        WatchApp(run_folder(control.run), control).run()
 
 
 @app.command(epilog="Example: data-bridge verify ./data-bridge-out/photos --deep")
@@ -358,6 +361,9 @@ def _control(run: str, config: Path | None, prefix: str | None, limit: int | Non
     """Commands to the run that RUN names; its id is enough, whoever started it."""
     from data_bridge.cli.runs import RUN_ID
 
+    elsewhere = _elsewhere(run, config, prefix, limit)
+    if elsewhere is not None:
+        return elsewhere
     if RUN_ID.fullmatch(run):
         from data_bridge.config import socket_folders
         from data_bridge.runtime.control import RunControl
@@ -366,6 +372,13 @@ def _control(run: str, config: Path | None, prefix: str | None, limit: int | Non
     from data_bridge import api
 
     return api.control(*_destination(run, config, prefix, limit))
+
+
+def _elsewhere(run: str, config: Path | None, prefix: str | None, limit: int | None):  # type: ignore[no-untyped-def]
+    """The same on a rented machine; None when it is on none."""
+    from data_bridge.cli import far
+
+    return far.found(run, lambda: str(_destination(run, config, prefix, limit)[0]))
 
 
 def _confirm_fresh(settings, prefix: str | None) -> None:  # type: ignore[no-untyped-def]

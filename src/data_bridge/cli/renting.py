@@ -88,9 +88,14 @@ def told(ended: "Remote") -> str:
         )
     state = "complete" if ended.complete else "not complete"
     machines = "1 machine" if ended.machines == 1 else f"{ended.machines} machines"
+    again = (
+        f"repeated:    {ended.repeated_samples:,} samples of {ended.repeated_shards:,} shards that were open when machines went\n"
+        if ended.repeated_shards
+        else ""
+    )
     return (
         f"{state}: {ended.samples:,} samples in {ended.shards:,} shards, on {machines}, about ${ended.hours_usd:.2f} and traffic\n"
-        f"dataset:     {ended.destination}"
+        f"{again}dataset:     {ended.destination}"
     )
 
 
@@ -133,11 +138,13 @@ def _runner(
     fresh: bool = False,
     log: "Callable[[bytes], None]" = lambda _: None,
 ) -> "VastRemoteRunner":
+    from data_bridge.cli.far import mirror_of
     from data_bridge.compute.choice import Need
     from data_bridge.compute.rentals import Rentals
     from data_bridge.compute.runner import EXTRA_BYTES, VastRemoteRunner
     from data_bridge.compute.vast import connect
     from data_bridge.config import VastSettings, rentals_folder
+    from data_bridge.pipelines.destination import output_uri
 
     hide_secrets_of(settings)
     size = float(report.source_bytes or GUESSED_BYTES)
@@ -145,5 +152,6 @@ def _runner(
     disk = (settings.vast or VastSettings()).storage_gb
     return VastRemoteRunner(
         connect(settings), Rentals(rentals_folder()), settings, config, Need(size + EXTRA_BYTES, made, disk),
-        prefix=prefix, arguments=arguments, fresh=fresh, tell=tell, log=log, on_interrupt=ask_how_to_stop,
+        prefix=prefix, arguments=arguments, fresh=fresh, tell=tell, log=log,
+        hear=mirror_of(output_uri(settings, prefix), config), on_interrupt=ask_how_to_stop,
     )  # fmt: skip

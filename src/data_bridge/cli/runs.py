@@ -20,15 +20,17 @@ class Remembering:
     def __call__(self, event: Event, /) -> None:
         if isinstance(event, RunPlanned):
             try:
-                self._note(event)
+                noted(event.run, event.destination, self._config)
             except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home
                 self._observer(Notice(f"this run will not be known by its id on this machine: {error}"))
         self._observer(event)
 
-    def _note(self, event: RunPlanned) -> None:
-        runs_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
-        note = {"destination": event.destination, "config": str(self._config)}
-        (runs_folder() / f"{event.run}.json").write_text(json.dumps(note), encoding="utf-8")
+
+def noted(run: str, destination: str, config: Path) -> None:
+    """From now on the id of this run names it here. Raises OSError, or RuntimeError where this user has no home."""
+    runs_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    note = {"destination": destination, "config": str(config.absolute())}
+    (runs_folder() / f"{run}.json").write_text(json.dumps(note), encoding="utf-8")
 
 
 def recalled(run: str) -> tuple[str, Path] | None:

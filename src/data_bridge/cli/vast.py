@@ -103,6 +103,7 @@ def logs(machine: Machine, config: Config = None) -> None:
 def attach(machine: Machine, config: Config = None) -> None:
     """Follow a run that an earlier command started, from its first line on, and give its machine back at the end."""
     from data_bridge.cli import renting
+    from data_bridge.cli.far import mirror_of
     from data_bridge.cli.words import Relay, hide_secrets_of, tell
     from data_bridge.compute.runner import attached
     from data_bridge.config import load_settings
@@ -116,9 +117,11 @@ def attach(machine: Machine, config: Config = None) -> None:
         rental = replace(rental, instance=one.instance.id)
     settings = load_settings(config or Path(rental.config))
     hide_secrets_of(settings)
-    relay, asked = Relay(), renting.ask_how_to_stop
+    relay, mirror = Relay(), mirror_of(rental.destination, config or Path(rental.config))
     try:
-        ended = attached(client, rentals, rental, settings, tell=tell, log=relay, on_interrupt=asked)
+        ended = attached(
+            client, rentals, rental, settings, tell=tell, log=relay, hear=mirror, on_interrupt=renting.ask_how_to_stop
+        )
     finally:
         relay.flush()
     say(renting.told(ended))

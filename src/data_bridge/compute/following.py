@@ -2,9 +2,10 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from data_bridge.compute import job
+from data_bridge.compute.said import Said
 from data_bridge.compute.session import AWAY, BadMachine, VastSession, fate
 from data_bridge.compute.ssh import Link, LinkLost
 from data_bridge.config import Portable
@@ -45,13 +46,24 @@ def submit_to(
 class Following:
     """The log of a job, over as many connections as it takes."""
 
-    def __init__(self, session: VastSession, log: Callable[[bytes], None]) -> None:
-        self._session, self._log = session, log
+    def __init__(
+        self, session: VastSession, log: Callable[[bytes], None], hear: Callable[[bytes], None] = lambda _: None
+    ) -> None:
+        self._session, self._log, self._hear = session, log, hear
         self._wait = threading.Event().wait
         self._offset = 0
+        self.positions: Mapping[int, int] = {}
+        """Samples that were packed of each partition in work, as far as was heard."""
 
     def to_the_end(self, link: Link) -> int:
         """The run's exit code, or NOT_READY. Raises BadMachine when the machine is lost, TimeOver when its time was over."""
+        with Said(link, self._hear) as said:
+            try:
+                return self._followed(link, said)
+            finally:
+                self.positions = said.positions
+
+    def _followed(self, link: Link, heard: Said) -> int:
         lost_since: float | None = None
         while True:
             try:
@@ -66,7 +78,7 @@ class Following:
                 if isinstance(error, TimeOver):
                     raise
                 lost_since = lost_since or time.monotonic()
-                link = self._found_again(link, lost_since, error.message)
+                heard.link = link = self._found_again(link, lost_since, error.message)
             else:
                 if code is None:
                     raise BadMachine(f"machine {self._session.id} has no run any more, and none has ended there")

@@ -21,7 +21,7 @@ from data_bridge.errors import BusyError, ConfigError, RetryableError
 from data_bridge.model.rental import Offer, Rental
 from data_bridge.pipelines.destination import output_uri
 from data_bridge.pipelines.fresh import start_over
-from data_bridge.pipelines.looking import status_report
+from data_bridge.pipelines.looking import committed, status_report
 from data_bridge.storage import open_store
 
 EXTRA_BYTES = 0.5e9
@@ -42,12 +42,17 @@ class Remote:
     hours_usd: float
     detached: str | None = None
     """The label of the machine that was left to itself."""
+    repeated_samples: int = 0
+    """Packed on machines that went before these samples were in a finished shard, and packed again on the next, as far as
+    was heard of them."""
+    repeated_shards: int = 0
+    """Shards that were open then, and were begun again."""
 
 
 class VastRemoteRunner:
     """One command's worth of rented machines.
 
-    `tell` hears of what happens here, `log` gets what the run writes there. `on_interrupt` decides, on Ctrl-C while the
+    `tell` hears of what happens here, `log` gets what the run writes there, `hear` lines of what it says of itself. `on_interrupt` decides, on Ctrl-C while the
     run works, between "destroy" and "detach". `fresh` deletes, from here, what an earlier run made. Raises ConfigError for
     what cannot run elsewhere, before any rental.
     """
@@ -65,6 +70,7 @@ class VastRemoteRunner:
         fresh: bool = False,
         tell: Callable[[str], None],
         log: Callable[[bytes], None],
+        hear: Callable[[bytes], None] = lambda _: None,
         on_interrupt: Callable[[], str] = lambda: "destroy",
         patience: Patience | None = None,
         reach: Reach = Ssh,
@@ -78,7 +84,7 @@ class VastRemoteRunner:
         self._need = need
         self._arguments = arguments
         self._prefix = prefix
-        self._tell, self._log, self._on_interrupt = tell, log, on_interrupt
+        self._tell, self._log, self._hear, self._on_interrupt = tell, log, hear, on_interrupt
         self._patience = patience or Patience()
         self._reach = reach
         self._step = step
@@ -87,6 +93,7 @@ class VastRemoteRunner:
         self._hours_usd = self._traffic_usd = 0.0
         self._bad: set[int] = set()
         self._steal = False
+        self._repeated: list[int] = []
 
     def candidates(self) -> list[Candidate]:
         """What may be rented now, the cheapest run first. Raises RetryableError when nothing may."""
@@ -205,8 +212,9 @@ class VastRemoteRunner:
                 workdir=vast.workdir, repository=self._repository,
             )  # fmt: skip
             self._step("submitted")
+            following = Following(session, self._log, self._hear)
             try:
-                return Following(session, self._log).to_the_end(link)
+                return following.to_the_end(link)
             except Told:
                 raise
             except KeyboardInterrupt:
@@ -216,6 +224,9 @@ class VastRemoteRunner:
                 return 130
             except BadMachine:
                 self._steal = True
+                done = committed(open_store(self.destination, self._settings))
+                leads = [packed - done.get(partition, 0) for partition, packed in following.positions.items()]
+                self._repeated += [lead for lead in leads if lead > 0]
                 raise
 
     def _portable(self, keys: Keys) -> Portable:
@@ -224,8 +235,9 @@ class VastRemoteRunner:
     def _ended(self, code: int, tried: int, session: VastSession | None = None) -> Remote:
         label = session.rental.label if session is not None and session.detached and session.rental else None
         return replace(
-            result(self._settings, self.destination, code), machines=tried, hours_usd=self._hours_usd, detached=label
-        )
+            result(self._settings, self.destination, code), machines=tried, hours_usd=self._hours_usd, detached=label,
+            repeated_samples=sum(self._repeated), repeated_shards=len(self._repeated),
+        )  # fmt: skip
 
 
 def result(settings: Settings, destination: str, code: int) -> Remote:
@@ -246,6 +258,7 @@ def attached(
     *,
     tell: Callable[[str], None],
     log: Callable[[bytes], None],
+    hear: Callable[[bytes], None] = lambda _: None,
     on_interrupt: Callable[[], str],
     patience: Patience | None = None,
     reach: Reach = Ssh,
@@ -259,7 +272,7 @@ def attached(
             found = session.look() if rental.instance is not None else None
             link = session.link(found) if found is not None and not fate(found) else None
             if link is not None:
-                code = Following(session, log).to_the_end(link)
+                code = Following(session, log, hear).to_the_end(link)
         except Told:
             raise
         except KeyboardInterrupt:

@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,10 @@ class RunFolder:
         if not isinstance(event, _MEASURED):
             told = {"at": round(self._now(), 3), "event": type(event).__name__, **msgspec.to_builtins(event)}
             self._pending.append(self._line(told))
+
+    def told(self, event: Mapping[str, Any]) -> None:
+        """The same for one that another folder has."""
+        self._pending.append(self._line(event))
 
     def graph(self, boxes: Sequence[Box]) -> None:
         """Keep the pipeline's shape. Raises OSError."""

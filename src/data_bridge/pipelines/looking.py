@@ -59,6 +59,17 @@ def plan_report(settings: Settings, pipeline: Pipeline) -> PlanReport:
     )
 
 
+def committed(store: ObjectStore) -> dict[int, int]:
+    """How many samples of each partition are in finished shards of every writer; nothing where there is no plan."""
+    identity = planning.read_identity(store)
+    plan = planning.read_plan(store, identity.run) if identity is not None else None
+    if plan is None:
+        return {}
+    logs = Ledger(store, plan.run).load_all(plan.partitions)
+    sinks = list(plan.first.writers) or [""]
+    return {index: min(log.cursor_of(sink).index for sink in sinks) for index, log in logs.items()}
+
+
 def _total(sizes: Sequence[int | None]) -> int | None:
     return None if any(s is None for s in sizes) else sum(s or 0 for s in sizes)
 
