@@ -85,6 +85,8 @@ def test_random_kills_in_a_row_leave_no_trace(
         ("parquet to tar by size", 2),
         ("tar to tar", 2),
         ("files to tar", 5),
+        ("arrays filtered in place", 1),
+        ("arrays filtered in place", 2),
         ("jsonl tallied", 1),
         ("jsonl tallied", 2),
         ("jsonl tallied in threads, multiplied and divided", 2),

@@ -1,6 +1,7 @@
 """A packet goes through a graph: nothing is lost, nothing changes places, and broken stages are found out."""
 
 import gc
+import pickle
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from data_bridge.model.batch import DictRows, RowFailure
 from data_bridge.runtime.arena import Arena
 from data_bridge.runtime.flow import Flow, Lot, Passed
 from data_bridge.runtime.graph import SOURCE
-from data_bridge.runtime.stage import Result, Stage, StageBatch, StageOptions
+from data_bridge.runtime.stage import Outlet, Result, Stage, StageBatch, StageOptions
 from data_bridge.runtime.wiring import Wanted, WantedSink, wire
 
 
@@ -224,3 +225,81 @@ def test_samples_that_pass_a_stage_that_is_switched_off_are_counted() -> None:
         ("failing", 10, 0, 0, 0),
         ("copies", 0, 10, 13, 3),
     ]
+
+
+class Making(Stage[StageOptions]):
+    """Makes `x` anew, and writes down what it might have overwritten."""
+
+    kind = "making"
+
+    def __init__(self, outlets: Any = ()) -> None:
+        super().__init__(StageOptions(), outlets)
+        self.mine: frozenset[str] | None = None
+
+    def process(self, batch: StageBatch) -> Result:
+        self.mine = batch.mine
+        return batch.same(batch.rows).owning("x")
+
+
+X = frozenset({"x"})
+
+
+def test_the_sources_memory_is_nobodys_and_what_a_stage_made_its_only_readers() -> None:
+    first, second, third = Making(), Making(), Making()
+    flow = flow_of(
+        Wanted("first", "making", first), Wanted("second", "making", second), Wanted("third", "making", third)
+    )
+
+    flow(lot(5))
+
+    assert [stage.mine for stage in (first, second, third)] == [frozenset(), X, X]
+
+
+def test_a_bypassed_stage_hands_memory_on() -> None:
+    last = Making()
+    flow = flow_of(
+        Wanted("first", "making", Making()),
+        Wanted("off", "making", Making(), enabled=False),
+        Wanted("last", "making", last),
+    )
+
+    flow(lot(5))
+
+    assert last.mine == X
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_what_is_read_twice_is_overwritten_by_nobody(enabled: bool) -> None:
+    two = [Outlet("a"), Outlet("b")]
+    stage, reader, of_a, of_b = Making(), Making(), Making(), Making()
+    flow = flow_of(
+        Wanted("first", "making", stage),
+        Wanted("reader", "making", reader),
+        Wanted("tee", "making", Making(two), ("reader",), enabled=enabled),
+        Wanted("of_a", "making", of_a, ("tee.a",)),
+        Wanted("of_b", "making", of_b, ("tee.b",)),
+        sinks={"w": "first", "a": "of_a", "b": "of_b"},
+    )
+
+    flow(lot(5))
+
+    assert reader.mine == of_a.mine == of_b.mine == frozenset()
+
+
+@pytest.mark.parametrize("how", ["kept for failures", "looked at everywhere", "sent to another process"])
+def test_memory_that_somebody_else_may_still_look_at_is_not_overwritten(how: str) -> None:
+    second = Making()
+    flow = flow_of(
+        Wanted("first", "making", Making()),
+        Wanted("second", "making", second),
+        keep_raw=how == "kept for failures",
+    )
+    transit = flow.begin(lot(5))
+    every = how == "looked at everywhere"
+    flow.advance(transit, 1, every=every)
+    if how == "sent to another process":
+        transit = pickle.loads(pickle.dumps(transit))
+
+    flow.rest(transit, every=every)
+
+    assert second.mine == frozenset()

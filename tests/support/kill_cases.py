@@ -65,6 +65,16 @@ def parquet(folder: Path) -> str:
     return f"{folder}/*.parquet"
 
 
+def recording(folder: Path) -> str:
+    """Epochs of several channels; some hold null."""
+    eeg = [[[(i * 7 + c * 3 + n * n) % 251 - 99 for n in range(12)] for c in range(3)] for i in range(130)]
+    rows: list[Any] = [None if i % 19 == 18 else each for i, each in enumerate(eeg)]
+    rows = [[[None, 1], [2]] if i % 23 == 22 else each for i, each in enumerate(rows)]
+    table = pa.table({"id": range(130), "eeg": pa.array(rows, pa.list_(pa.list_(pa.int16())))})
+    pq.write_table(table, folder / "recording.parquet", row_group_size=15)
+    return str(folder / "recording.parquet")
+
+
 def tars(folder: Path) -> str:
     """One sample of each file has a member twice."""
     for number, count in enumerate((50, 35)):
@@ -150,6 +160,20 @@ CASES: dict[str, Case] = {
                 },
             ],
             "max_lag_samples": 70,
+        },
+    ),
+    "arrays filtered in place": Case(
+        recording,
+        {
+            "partition_bytes": 9_000,
+            "on_error": "skip",
+            "samples_per_shard": 10,
+            "stages": [
+                {"signal": {"field": "eeg", "scale": 0.25}, "name": "volts"},
+                {"signal": {"field": "eeg", "coeffs": [0.5, 0.3, 0.2]}, "name": "fir"},
+                {"signal": {"field": "eeg", "coeffs": [1, -1]}, "name": "edges"},
+                {f"{STAGES}:Tally": {}},
+            ],
         },
     ),
     "jsonl tallied before a shuffle": Case(

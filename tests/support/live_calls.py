@@ -1,15 +1,19 @@
 """Functions for `map` and `filter` whose arguments are changed while they run."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 from pydantic import field_validator
 from support.engine_works import wait_for
 
 from data_bridge.errors import ConfigError
-from data_bridge.model.batch import Row
+from data_bridge.model.batch import ArrowRows, Row, Rows
+from data_bridge.rows.buffers import numbers
+from data_bridge.rows.decoding import decode
 from data_bridge.runtime.control import Request
 from data_bridge.runtime.stage import Result, Stage, StageBatch, StageOptions, StatefulStage, option
+from data_bridge.stages.signal import Signal
 
 
 def times(row: dict[str, Any], factor: int = 1, gate: str = "") -> dict[str, Any]:
@@ -149,3 +153,26 @@ class Fickle(Stage[StageOptions]):
 
     def process(self, batch: StageBatch) -> Result:
         return batch.same(batch.rows)
+
+
+class Watched(Signal):
+    """Writes down at which addresses the numbers stand that it was given, and those that it made."""
+
+    seen: ClassVar[list[tuple[list[int], list[int]]]] = []
+
+    def process(self, batch: StageBatch) -> Result:
+        given = addresses(batch.rows, self.options.field)
+        made = super().process(batch)
+        Watched.seen.append((given, addresses(made.rows, self.options.field)))
+        return made
+
+
+def addresses(rows: Rows, name: str) -> list[int]:
+    """Where the numbers of a field stand in memory: of columns all, of arrays each channel's."""
+    if isinstance(rows, ArrowRows):
+        items: Any = rows.batch.column(name)
+        while hasattr(items, "flatten") and items.type.num_fields:
+            items = items.flatten()
+        return [numbers(items).ctypes.data]
+    found = [array for row in decode(rows)[0] for array in row[name]]
+    return [array.ctypes.data for array in found if isinstance(array, np.ndarray)]

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from data_bridge.io.own import SourceSettings, SourceStage
 from data_bridge.model.batch import Row
 
@@ -100,3 +102,25 @@ class Generating(Faulty):
 
 
 five = partial(numbers, 5)
+
+
+class AmplifierSettings(SourceSettings):
+    parts: int = 6
+    epochs: int = 200
+    channels: int = 8
+    frames: int = 16
+
+
+class Amplifier(SourceStage):
+    """Epochs of an EEG as an amplifier gives them: whole numbers, as arrays of the shape (channels, frames)."""
+
+    Options = AmplifierSettings
+
+    def parts(self) -> Sequence[str]:
+        return [f"minute/{n}" for n in range(self.options.parts)]
+
+    def read(self, part: str, start: int) -> Iterator[Row]:
+        first = int(part.partition("/")[2]) * self.options.epochs
+        for n in range(first + start, first + self.options.epochs):
+            shape = self.options.channels, self.options.frames
+            yield {"epoch": n, "eeg": np.random.default_rng(n).integers(-3000, 3000, shape, dtype=np.int16)}

@@ -119,6 +119,20 @@ class UnderstandingAll(Plain):
         return {"done": request.command}
 
 
+class Summing(Plain):
+    """Reads what it has overwritten already."""
+
+    def process(self, batch: StageBatch) -> Result:
+        def summed(row: Row) -> Row:
+            numbers = row.get("numbers", [])
+            made = numbers if "numbers" in batch.mine else list(numbers)
+            for at in range(1, len(made)):
+                made[at] = numbers[at] + numbers[at - 1]
+            return {**row, "numbers": made}
+
+        return batch.each(summed)
+
+
 class BareOptions(StageOptions):
     most: int = 1
 
@@ -167,6 +181,13 @@ def test_a_stage_that_breaks_a_promise_fails_the_test_of_it(kind: type[Stage[Any
 def test_a_state_that_no_record_can_keep_fails_the_test_of_resuming() -> None:
     with pytest.raises(FatalError, match="its state cannot be kept"):
         promises(KnowingByNumber)["test_one_that_loads_what_another_saved_goes_on_as_that_one_would"]()
+
+
+def test_a_stage_that_makes_something_else_in_place_fails_the_test_of_it() -> None:
+    case: Any = type("Case", (Contract,), {"kind": f"{HERE}Summing", "samples": [{"numbers": [1, 2, 3]}]})()
+
+    with pytest.raises(AssertionError):
+        case.test_it_makes_the_same_in_memory_that_it_may_overwrite()
 
 
 def test_options_that_are_accepted_although_they_were_to_be_refused_are_told() -> None:

@@ -30,6 +30,15 @@ def numbers(array: Column) -> NDArray[Any]:
     return values.astype(values.dtype.newbyteorder("<"), copy=False)
 
 
+def overwritable(array: Column) -> NDArray[Any] | None:
+    """Values of a column of numbers as an array over the same memory that may be written to; None where it may not."""
+    data = array.buffers()[1]
+    if data is None or not data.is_mutable or array.type.bit_width % 8:
+        return None
+    size = array.type.bit_width // 8
+    return np.frombuffer(data, np.uint8, len(array) * size, array.offset * size).view(numbers(array).dtype)
+
+
 def valid(array: Column) -> NDArray[np.bool_]:
     """Which values are not null."""
     return numbers(array.is_valid()).view(np.bool_)

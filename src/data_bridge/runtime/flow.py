@@ -2,6 +2,7 @@
 
 import pickle
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -28,9 +29,14 @@ class Lot(msgspec.Struct, frozen=True):
     rows: Rows
     offsets: NDArray[np.int64]
     indices: NDArray[np.int64]
+    made: frozenset[str] = frozenset()
+    """Fields whose memory nobody has but who reads this; see `Result.made`."""
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.rows, self.offsets, self.indices)  # elsewhere the memory is not its own
 
     def newest(self, most: int) -> "Lot":
         """The last so many of them; 0 = all."""
@@ -48,7 +54,7 @@ class Lot(msgspec.Struct, frozen=True):
             TypeError,
             AttributeError,
         ):  # a value of foreign code that cannot be pickled: it came by no lane either
-            return self
+            return replace(self, made=frozenset()) if self.made else self
         return found
 
 
@@ -100,6 +106,9 @@ class Flow:
         self._keep_raw = keep_raw
         self._rehearsal = rehearsal
         self._wanted = [*(sink.input for sink in graph.sinks), *(branch.port for branch in graph.branches)]
+        readers = Counter([*self._wanted, *(port for node in graph.nodes for port in node.inputs)])
+        # what failed is kept as the stage was given it: then nothing may be overwritten
+        self._sole = frozenset(port for port, count in readers.items() if count == 1 and not keep_raw)
 
     def setup(self) -> None:
         """Let every stage open what it needs."""
@@ -153,7 +162,7 @@ class Flow:
             if node.enabled:
                 assert self._rehearsal or not node.paid, "answers come from those who ask, and never from here"
                 started = time.thread_time()
-                results = fitted(node.stage, self.given(transit))
+                results = fitted(node.stage, self.given(transit, every=every))
                 self.land(transit, results, time.thread_time() - started)
             else:
                 given = self._given(transit)
@@ -164,10 +173,11 @@ class Flow:
             needed = {port for node in self._graph.nodes[transit.at :] for port in node.inputs}
             transit.lots = {port: lot for port, lot in transit.lots.items() if port in needed or port in self._wanted}
 
-    def given(self, transit: Transit) -> StageBatch:
-        """What the next node of a packet's way gets."""
+    def given(self, transit: Transit, *, every: bool = False) -> StageBatch:
+        """What the next node of a packet's way gets. With `every` somebody will look at all outputs."""
         lot = self._given(transit)
-        return StageBatch(lot.rows, lot.indices, self._prefix)
+        sole = not every and self._sole.issuperset(self._graph.nodes[transit.at].inputs)
+        return StageBatch(lot.rows, lot.indices, self._prefix, lot.made if sole else frozenset())
 
     def land(self, transit: Transit, result: Result | Mapping[str, Result], seconds: float) -> None:
         """Take a packet past its next node, which made this of it."""
@@ -175,7 +185,12 @@ class Flow:
         given = self._given(transit)
         results = _checked(node, result, len(given))
         transit.lots |= {
-            f"{node.name}.{name}": Lot(r.rows, given.offsets[r.positions], given.indices[r.positions])
+            f"{node.name}.{name}": Lot(
+                r.rows,
+                given.offsets[r.positions],
+                given.indices[r.positions],
+                r.made if len(results) == 1 else frozenset(),  # several outputs may hold the same
+            )
             for name, r in results.items()
         }
         different = list({id(one): one for one in results.values()}.values())
@@ -239,6 +254,8 @@ def _check(node: Node, result: Result, rows: int) -> None:
 
 def _bypassed(node: Node, given: Lot) -> dict[str, Lot]:
     """Samples pass a stage that is switched off by its outputs; by the first one where those hold different ones."""
+    if len(node.outputs) > 1:
+        given = replace(given, made=frozenset())
     if not node.stage.divides:
         return dict.fromkeys(node.outputs, given)
     nothing = np.empty(0, dtype=np.int64)

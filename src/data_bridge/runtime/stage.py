@@ -60,6 +60,9 @@ class StageBatch(msgspec.Struct, frozen=True):
     rows: Rows
     indices: NDArray[np.int64]
     prefix: str = ""
+    mine: frozenset[str] = frozenset()
+    """Fields whose numbers the stage may overwrite in place: the stage before it made that memory (`Result.made`), and
+    nobody else reads it."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -127,11 +130,18 @@ class Result(msgspec.Struct, frozen=True):
     failures: tuple[RowFailure, ...] = ()
     used: NDArray[np.int64] | None = None
     """Rows of the batch that are part of `rows`, where that are more than those in `positions`; int64, shape (n,)."""
+    made: frozenset[str] = frozenset()
+    """Fields whose numbers, in arrays or columns, stand in memory that the stage took for this result alone, or was given
+    as `StageBatch.mine`: whoever reads them may overwrite them if nobody else does."""
 
     def failing(self, failures: Sequence[RowFailure]) -> "Result":
         """With further failures, whose rows are not in `rows`."""
         both = sorted([*self.failures, *failures], key=lambda f: f.offset)
         return replace(self, failures=tuple(both))
+
+    def owning(self, *fields: str) -> "Result":
+        """The same, with these fields in `made`."""
+        return replace(self, made=frozenset(fields))
 
 
 O = TypeVar("O", bound=StageOptions)  # noqa: E741 - the usual letter

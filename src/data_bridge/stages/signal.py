@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
@@ -12,7 +13,7 @@ from pydantic import Field, StrictFloat, StrictInt, model_validator
 
 from data_bridge.errors import ConfigError
 from data_bridge.model.batch import ArrowRows, DictRows, Row, RowFailure
-from data_bridge.rows.buffers import Column, bounds, column, lengths, numbers, valid
+from data_bridge.rows.buffers import Column, bounds, column, lengths, numbers, overwritable, valid
 from data_bridge.rows.picking import take
 from data_bridge.runtime.stage import Fields, Outlet, Result, Skip, Stage, StageBatch, StageOptions, option
 from data_bridge.stages.made import list_column
@@ -22,7 +23,10 @@ Number = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]
 _ITEM: Final = {"float32": "float", "float64": "double"}
 MOST_COEFFICIENTS: Final = 4096
 _PLAIN: Final = frozenset({int, float})
+_NONE: Final = np.empty(0, dtype=np.bool_)
 _HOLDS_NULL: Final = "holds null among its numbers"
+_BLOCK: Final = 1 << 15
+"""Numbers that are computed at a time, if no signal is longer."""
 
 
 class SignalOptions(StageOptions):
@@ -46,7 +50,7 @@ class Signal(Stage[SignalOptions]):
 
     Each list is a signal of its own: the filter begins anew with every sample (and every channel), and gives as many
     numbers as it was given. It computes in float64, in one order of additions, so that every machine makes the same
-    bytes, and rounds to `dtype` at the end. Null and missing values stay; a list with null or with anything but numbers
+    bytes, and rounds to `dtype` at the end: in place, where the stage before it made the numbers for it alone. Null and missing values stay; a list with null or with anything but numbers
     is its sample's failure.
     """
 
@@ -73,11 +77,13 @@ class Signal(Stage[SignalOptions]):
         return tuple(field.model_copy(update={"type": made}) if field.name == name else field for field in fields)
 
     def process(self, batch: StageBatch) -> Result:
+        name = self.options.field
         if isinstance(batch.rows, ArrowRows):
-            found = _of_lists(column_of(batch.rows.batch, self.options.field), self._signals)
+            columns = partial(self._items, mine=name in batch.mine)
+            found = _of_lists(column_of(batch.rows.batch, name), columns)
             if found is not None:
-                return self._columns(batch, batch.rows.batch, *found)
-        return self._rows(batch)
+                return self._columns(batch, batch.rows.batch, *found).owning(name)
+        return self._rows(batch).owning(name)
 
     def _columns(self, batch: StageBatch, columns: pa.RecordBatch, made: Column, bad: NDArray[np.bool_]) -> Result:
         rows = ArrowRows(with_columns(columns, {self.options.field: made}))
@@ -87,15 +93,32 @@ class Signal(Stage[SignalOptions]):
         reason = f"field {self.options.field!r} {_HOLDS_NULL}"
         return Result(take(rows, good), good, tuple(RowFailure(at, reason) for at in np.flatnonzero(bad).tolist()))
 
+    def _items(self, items: Column, ends: NDArray[np.int64], *, mine: bool) -> NDArray[Any]:
+        """What becomes of signals that lie one after the other in a column."""
+        values = numbers(items)
+        there = overwritable(items) if mine and values.dtype == self.options.dtype else None
+        made = np.empty(len(values), self.options.dtype) if there is None else there
+        for lo, hi in _blocks(ends):
+            at = slice(ends[lo], ends[hi])
+            made[at] = self._signals(values[at].astype(np.float64), ends[lo : hi + 1] - ends[lo])
+        return made
+
     def _rows(self, batch: StageBatch) -> Result:
-        """Row by row what they hold, then all signals at once."""
+        """Row by row what they hold, then many signals at once."""
+        name = self.options.field
         found, positions, failures = batch.apply(self._held)
         signals = [signal for _, _, leaves in found for signal in leaves]
+        made = signals
+        if name not in batch.mine or any(s.dtype != self.options.dtype or not s.flags.writeable for s in signals):
+            made = [np.empty(len(signal), self.options.dtype) for signal in signals]
         ends = bounds(np.fromiter(map(len, signals), np.int64, len(signals)))
-        flat = np.concatenate(signals, dtype=np.float64) if signals else np.empty(0)
-        made = iter(np.split(self._signals(flat, ends), ends[1:-1]))
-        name = self.options.field
-        rows = [{**row, name: _filled(value, made)} if leaves else row for row, value, leaves in found]
+        for lo, hi in _blocks(ends):
+            flat = np.concatenate(signals[lo:hi], dtype=np.float64)
+            there = ends[lo : hi + 1] - ends[lo]
+            for signal, part in zip(made[lo:hi], np.split(self._signals(flat, there), there[1:-1]), strict=True):
+                signal[:] = part
+        each = iter(made)
+        rows = [{**row, name: _filled(value, each)} if leaves else row for row, value, leaves in found]
         return Result(DictRows(rows), positions, tuple(failures))
 
     def _held(self, row: Row) -> tuple[Row, Any, list[NDArray[Any]]]:
@@ -109,14 +132,24 @@ class Signal(Stage[SignalOptions]):
                 raise Skip(f"field {self.options.field!r} {error}") from None
         return row, value, signals
 
-    def _signals(self, values: NDArray[Any], ends: NDArray[np.int64]) -> NDArray[Any]:
-        """What becomes of the signals `values[ends[i]:ends[i + 1]]`, one after the other: of shape (len(values),)."""
+    def _signals(self, values: NDArray[np.float64], ends: NDArray[np.int64]) -> NDArray[Any]:
+        """What becomes of the signals `values[ends[i]:ends[i + 1]]`, one after the other, of shape (len(values),). The
+        values are overwritten."""
         options = self.options
         with np.errstate(over="ignore", invalid="ignore"):
-            found = values.astype(np.float64) * float(options.scale) + float(options.offset)
-            if self._coeffs is not None:
-                found = filtered(found, ends, self._coeffs)
-            return found.astype(options.dtype)
+            values *= float(options.scale)
+            values += float(options.offset)
+            found = values if self._coeffs is None else filtered(values, ends, self._coeffs)
+            return found.astype(options.dtype, copy=False)
+
+
+def _blocks(ends: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Signals [lo, hi) that are computed at a time: what is needed for that besides the result stays small."""
+    lo, last = 0, len(ends) - 1
+    while lo < last:
+        hi = max(lo + 1, int(np.searchsorted(ends, ends[lo] + _BLOCK, side="right")) - 1)
+        yield lo, hi
+        lo = hi
 
 
 class _NotNumbersError(Exception):
@@ -181,7 +214,7 @@ def filtered(values: NDArray[np.float64], ends: NDArray[np.int64], coeffs: Seque
 
 
 def _of_lists(
-    lists: Column | None, function: Callable[[NDArray[Any], NDArray[np.int64]], NDArray[Any]]
+    lists: Column | None, function: Callable[[Column, NDArray[np.int64]], NDArray[Any]]
 ) -> tuple[Column, NDArray[np.bool_]] | None:
     """Lists of numbers, of any depth, with what a function makes of those at the bottom, and which of them hold null.
 
@@ -191,11 +224,16 @@ def _of_lists(
         return None
     items, ends = lists.flatten(), bounds(lengths(lists))
     if pt.is_integer(items.type) or pt.is_floating(items.type):
-        inner, bad = column(function(numbers(items), ends)), ~valid(items)
+        inner, bad = column(function(items, ends)), _NONE
     else:
         found = _of_lists(items, function)
         if found is None:
             return None
-        inner, bad = found[0], found[1] | ~valid(items)
+        inner, bad = found[0], found[1] if found[1].any() else _NONE
+    made = list_column(inner, ends, valid(lists))
+    if items.null_count:
+        bad = ~valid(items) | (bad if len(bad) else False)
+    if not len(bad):
+        return made, np.zeros(len(lists), dtype=np.bool_)
     before = bounds(bad.astype(np.int64))
-    return list_column(inner, ends, valid(lists)), before[ends[1:]] > before[ends[:-1]]
+    return made, before[ends[1:]] > before[ends[:-1]]

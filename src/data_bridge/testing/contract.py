@@ -16,8 +16,8 @@ from data_bridge.rows.decoding import decode
 from data_bridge.runtime.commands import said
 from data_bridge.runtime.control import Request
 from data_bridge.runtime.fitting import fitted
-from data_bridge.runtime.stage import Result, Stage, StageBatch, StatefulStage, by_output
-from data_bridge.testing.running import assert_same_however_cut, plain, run_stage, stage_of
+from data_bridge.runtime.stage import Result, Stage, StageBatch, StatefulStage, Surveying, by_output
+from data_bridge.testing.running import assert_same_however_cut, forms, plain, run_stage, stage_of
 
 
 class StageContract:
@@ -111,6 +111,20 @@ class StageContract:
 
         assert isinstance(batch.rows, DictRows)
         assert [plain(row) for row in batch.rows.rows] == [plain(row) for row in self.samples]
+
+    def test_it_makes_the_same_in_memory_that_it_may_overwrite(self) -> None:
+        """Where the stage before it made the numbers for it alone."""
+        every = frozenset(name for row in self.samples for name in row)
+        for form, rows in forms(self.samples):
+            found = []
+            for mine in (frozenset[str](), every):
+                stage = self.stage()
+                if isinstance(stage, Surveying):
+                    return
+                again = pickle.loads(pickle.dumps(rows))  # noqa: S301 - memory of its own, made a moment ago
+                made = self._made(stage, StageBatch(again, np.arange(len(rows), dtype=np.int64), mine=mine))
+                found.append({name: decode(one.rows)[0] for name, one in by_output(stage, made).items()})
+            assert plain(found[0]) == plain(found[1]), form
 
     def test_every_result_says_where_its_samples_came_from(self) -> None:
         for name, result in self._results(self._batch()).items():
