@@ -1,44 +1,36 @@
 """The programmatic face: run, plan, look, verify. No prints, no exits; errors are `BridgeError`s."""
 
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_bridge.config import Settings, load_settings, run_folder, socket_folders, stages_folder
-from data_bridge.engine.base import EngineReport
-from data_bridge.engine.drive import drive
-from data_bridge.engine.limits import refuse_too_many_failures
+from data_bridge.engine.running import publish, run
 from data_bridge.errors import BridgeError, ConfigError, FatalError
 from data_bridge.events import (
-    BudgetUsed,
-    Event,
     Observer,
-    RunFinalized,
-    RunPlanned,
     ignore,
 )
 from data_bridge.model.outline import Box
-from data_bridge.model.plan import Plan
 from data_bridge.model.report import PlanReport, RunReport, StageStatus, StatusReport, VerifyReport
 from data_bridge.model.store import ObjectStore
 from data_bridge.monitor import stages as monitor_stages
 from data_bridge.monitor.folder import is_running, latest
 from data_bridge.monitor.session import Monitor
 from data_bridge.monitor.snapshot import Snapshot
-from data_bridge.pipelines.base import OpenStore, Pipeline, Takeover
+from data_bridge.pipelines.base import OpenStore
 from data_bridge.pipelines.destination import output_uri
 from data_bridge.pipelines.factory import PipelineFactory
 from data_bridge.pipelines.fresh import made_here
-from data_bridge.pipelines.hooks import after_all, before_all
 from data_bridge.pipelines.looking import plan_report, status_report
 from data_bridge.pipelines.planning import read_identity
 from data_bridge.pipelines.shape import shape
+from data_bridge.pipelines.slices import Slice, named, recorded_plan, refuse_fresh, refuse_unfinished
 from data_bridge.runtime.control import RunControl
 from data_bridge.storage import open_store
-from data_bridge.utils.progress import PartitionLog, totals
 
 if TYPE_CHECKING:
     from data_bridge.model.bench import BenchReport
@@ -47,6 +39,7 @@ __all__ = [
     "bench",
     "bench_from_file",
     "control",
+    "finalize",
     "graph",
     "load_settings",
     "now",
@@ -60,9 +53,15 @@ __all__ = [
 ]
 
 
-def run_from_file(path: str | Path, *, observer: Observer = ignore, workers: int | None = None) -> RunReport:
+def run_from_file(
+    path: str | Path,
+    *,
+    observer: Observer = ignore,
+    workers: int | None = None,
+    slice: str | None = None,  # noqa: A002 - as on the command line
+) -> RunReport:
     """Run the pipeline of a config file; see `run_pipeline`."""
-    return run_pipeline(load_settings(Path(path)), observer=observer, workers=workers)
+    return run_pipeline(load_settings(Path(path)), observer=observer, workers=workers, slice=slice)
 
 
 def run_pipeline(
@@ -73,21 +72,50 @@ def run_pipeline(
     prefix: str | None = None,
     fresh: bool = False,
     steal: bool = False,
+    slice: str | None = None,  # noqa: A002 - as on the command line
     open_destination: OpenStore | None = None,
 ) -> RunReport:
     """Bring the source to finished, verified shards at the destination; call it again after any crash to go on.
 
     `workers` overrides the settings (0 = in this process); `prefix` names the dataset at the destination; `fresh`
     deletes what an earlier run made there; `steal` takes partitions over from a run on another machine that only seems
-    alive. `open_destination` opens another store than the settings' own destination; slots get a pickled copy of it.
+    alive. `slice`, "2/3", does the second third of the partitions and publishes nothing: `finalize` does when all are done,
+    on whatever machines they were. `open_destination` opens another store than the settings' own destination; slots get a
+    pickled copy of it.
 
-    Returns when the manifest is published, or when a signal stopped the run (status `interrupted`). Raises ConfigError
-    before any work, DataError for a bad sample under `on_error: fail`, and other `BridgeError`s with progress kept.
+    Returns when the manifest is published (or the slice is done), or when a signal stopped the run (status `interrupted`).
+    Raises ConfigError before any work, DataError for a bad sample under `on_error: fail`, and other `BridgeError`s with
+    progress kept.
     """
-    with _no_exits(), Monitor(observer, settings) as monitor:
+    part = Slice.parse(slice) if slice is not None else None
+    if part is not None:
+        refuse_fresh(fresh=fresh)
+    with _no_exits(), Monitor(observer, settings, place=lambda run: run_folder(named(run, slice))) as monitor:
         pipeline = PipelineFactory.create(settings, _open(settings, prefix, open_destination))
         prepare = partial(pipeline.prepare_anew, steal=steal) if fresh else pipeline.prepare
-        return _run(pipeline, prepare, monitor, workers=workers, steal=steal)
+        return run(pipeline, prepare, monitor, workers=workers, steal=steal, part=part)
+
+
+def finalize(
+    settings: Settings,
+    *,
+    observer: Observer = ignore,
+    prefix: str | None = None,
+    open_destination: OpenStore | None = None,
+    called: str = "CONFIG",
+) -> RunReport:
+    """Publish what the slices of a run have made: indexes for readers, and the manifest last. Called again it changes nothing.
+
+    Neither reads the source nor makes shards. Raises RetryableError that names what is missing while any partition is not
+    done (by commands with the config as it is `called` there), ConfigError where no run was begun or another config's was,
+    DataError past `max_failures`, and IntegrityError when something recorded is not there.
+    """
+    started, store = time.monotonic(), _open(settings, prefix, open_destination)
+    with _no_exits():
+        pipeline = PipelineFactory.create(settings, store, plan=recorded_plan(settings, store))
+        logs = pipeline.logs()
+        refuse_unfinished(store, pipeline.plan, logs, called)
+        return publish(pipeline, logs, started, observer)
 
 
 def retry_failed(
@@ -107,51 +135,7 @@ def retry_failed(
     """
     with _no_exits(), Monitor(observer, settings) as monitor:
         pipeline = PipelineFactory.create(settings, _open(settings, prefix, open_destination))
-        return _run(pipeline, pipeline.prepare_retry, monitor, workers=workers, steal=steal)
-
-
-def _run(
-    pipeline: Pipeline, prepare: Callable[[], Plan], observer: Observer, *, workers: int | None, steal: bool
-) -> RunReport:
-    started = time.monotonic()
-    settings, store = pipeline.settings, pipeline.store
-    run_plan = prepare()
-    logs = pipeline.logs()
-    resumed = any(log.shards or log.done for log in logs.values())
-    refuse_too_many_failures(settings, run_plan, logs)
-    observer(_planned(run_plan, store, logs))
-    report = EngineReport({})
-    waits = _Waits(observer)
-    if not _finished(logs):
-        before_all(pipeline, observer)
-        report = drive(pipeline, logs, waits, workers=workers, takeover=Takeover(steal=steal))
-        logs = pipeline.logs()
-    # a run that was overtaken by another, or told to stop, may find everything done all the same
-    if not _finished(logs):
-        if report.interrupted:
-            return _interrupted(pipeline, started, resumed=resumed)
-        raise report.error or FatalError("partitions are left undone", hint="run the same command again")
-    refuse_too_many_failures(settings, run_plan, logs)
-    manifest = pipeline.finalize()
-    made = manifest.totals
-    observer(RunFinalized(_manifest_uri(store), made.samples, made.failed, made.shards, made.bytes))
-    after_all(pipeline, logs, manifest, observer)
-    return RunReport(
-        run=run_plan.run,
-        status=manifest.status,
-        destination=store.uri,
-        manifest=_manifest_uri(store),
-        format=manifest.format,
-        samples=made.samples,
-        failed=made.failed,
-        shards=made.shards,
-        bytes=made.bytes,
-        seconds=time.monotonic() - started,
-        resumed=resumed,
-        peak_bytes=report.peak_bytes,
-        memory_waited_s=waits.seconds,
-        writers={name: writer.format for name, writer in manifest.writers.items()},
-    )
+        return run(pipeline, pipeline.prepare_retry, monitor, workers=workers, steal=steal)
 
 
 def plan(settings: Settings, *, prefix: str | None = None, open_destination: OpenStore | None = None) -> PlanReport:
@@ -240,10 +224,15 @@ def status(destination: str, settings: Settings | None = None) -> StatusReport:
     return status_report(open_store(destination, settings or _no_settings(destination)))
 
 
-def control(destination: str, settings: Settings | None = None) -> RunControl:
-    """Commands to the run that works on a destination, on this machine and for this user. Raises ConfigError when there
-    is no dataset; each command does when nobody listens."""
-    return RunControl(run_id(destination, settings), socket_folders())
+def control(
+    destination: str,
+    settings: Settings | None = None,
+    *,
+    slice: str | None = None,  # noqa: A002 - as on the command line
+) -> RunControl:
+    """Commands to the run, or to one slice of it, that works on a destination, on this machine and for this user. Raises
+    ConfigError when there is no dataset; each command does when nobody listens."""
+    return RunControl(named(run_id(destination, settings), slice), socket_folders())
 
 
 def verify(destination: str, settings: Settings | None = None, *, deep: bool = False) -> VerifyReport:
@@ -273,58 +262,3 @@ def _no_settings(destination: str) -> Settings:
 
 def _open(settings: Settings, prefix: str | None, opener: OpenStore | None = None) -> ObjectStore:
     return opener(settings) if opener else open_store(output_uri(settings, prefix), settings)
-
-
-def _planned(run_plan: Plan, store: ObjectStore, logs: Mapping[int, PartitionLog]) -> RunPlanned:
-    source = run_plan.from_source
-    counted = all(p.samples is not None for p in source)
-    sized = all(p.bytes is not None for p in run_plan.partitions)
-    done = [p for p in run_plan.partitions if logs[p.index].done is not None]
-    return RunPlanned(
-        run=run_plan.run,
-        destination=store.uri,
-        partitions=len(run_plan.partitions),
-        done=len(done),
-        samples=sum(p.samples or 0 for p in source) if counted else None,
-        bytes=sum(p.bytes or 0 for p in run_plan.partitions) if sized else None,
-        samples_done=sum(logs[p.index].cursor.index for p in source),
-        bytes_done=sum(p.bytes or 0 for p in done),
-    )
-
-
-def _finished(logs: Mapping[int, PartitionLog]) -> bool:
-    return all(log.done is not None for log in logs.values())
-
-
-class _Waits:
-    """Passes events on, and adds up how long slots waited for memory."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-        self.seconds = 0.0
-
-    def __call__(self, event: Event, /) -> None:
-        if isinstance(event, BudgetUsed):
-            self.seconds += event.waited_s
-        self._observer(event)
-
-
-def _interrupted(pipeline: Pipeline, started: float, *, resumed: bool) -> RunReport:
-    committed = totals(pipeline.logs().values())
-    return RunReport(
-        run=pipeline.plan.run,
-        status="interrupted",
-        destination=pipeline.store.uri,
-        manifest=None,
-        format=pipeline.settings.pipeline.name,
-        samples=committed.samples,
-        failed=committed.failed,
-        shards=committed.shards,
-        bytes=committed.bytes,
-        seconds=time.monotonic() - started,
-        resumed=resumed,
-    )
-
-
-def _manifest_uri(store: ObjectStore) -> str:
-    return f"{store.uri.rstrip('/')}/manifest.json"

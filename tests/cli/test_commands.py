@@ -26,6 +26,7 @@ def test_there_are_commands() -> None:
     assert sorted(COMMANDS) == [
         "bench",
         "ctl",
+        "finalize",
         "graph",
         "init",
         "plan",

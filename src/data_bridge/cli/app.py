@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from data_bridge.cli import stages, vast, words
+from data_bridge.cli.named import control_of, destination_of, elsewhere_of, settings_of
 from data_bridge.cli.words import say
 from data_bridge.errors import BridgeError, ConfigError
 from data_bridge.runtime.process import collect_rarely, one_blas_thread, own_process
@@ -35,6 +36,9 @@ Prefix = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N samples (a dataset of its own).")]
 UseVast = Annotated[bool, typer.Option("--use-vast", help="On a machine rented for it from Vast.ai.")]
+Slice = Annotated[
+    str | None, typer.Option("--slice", metavar="i/N", help="Slice i of N of the run.", show_default=False)
+]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Config, destination, run id or rented machine.")]
 RunConfig = Annotated[
     Path | None,
@@ -89,7 +93,7 @@ def plan(
     """Show what a run would do and what is already done; writes nothing."""
     from data_bridge import api
 
-    settings = _settings(path, config, limit)
+    settings = settings_of(path, config, limit)
     report = api.plan(settings, prefix=prefix)
     say(words.as_json(report) if as_json else words.plan(report))
     if use_vast:
@@ -112,6 +116,9 @@ def run(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleting or renting.")] = False,
     steal: Annotated[bool, typer.Option("--steal", help="Take over from a run that only seems alive.")] = False,
+    part: Annotated[
+        str | None, typer.Option("--slice", metavar="i/N", help="Only slice i of N; `finalize` ends the run.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Show the plan; write nothing.")] = False,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="A source without samples is no error.")] = False,
     use_vast: UseVast = False,
@@ -120,7 +127,7 @@ def run(
     """Bring the source to verified shards. Run it again after any crash: it goes on where it stopped."""
     from data_bridge import api
 
-    settings = _settings(path, config, limit, allow_empty=allow_empty)
+    settings = settings_of(path, config, limit, allow_empty=allow_empty)
     if use_vast:
         from data_bridge.cli import renting
 
@@ -133,9 +140,25 @@ def run(
         report = api.plan(settings, prefix=prefix)
         say(words.as_json(report) if as_json else words.plan(report))
         return
-    if fresh and not yes:
+    if fresh and not yes and part is None:
         _confirm_fresh(settings, prefix)
-    job = partial(api.run_pipeline, settings, workers=workers, prefix=prefix, fresh=fresh, steal=steal)
+    job = partial(api.run_pipeline, settings, workers=workers, prefix=prefix, fresh=fresh, steal=steal, slice=part)
+    _followed(job, path or config or Path(), as_json=as_json)
+
+
+@app.command(epilog="Example: data-bridge finalize configs/quickstart.yaml")
+def finalize(
+    path: ConfigArgument = None,
+    config: ConfigOption = None,
+    prefix: Prefix = None,
+    limit: Limit = None,
+    as_json: Json = False,
+) -> None:
+    """Publish what the slices of a run (`run --slice`) have made, once all are done; names those that are not."""
+    from data_bridge import api
+
+    settings = settings_of(path, config, limit)
+    job = partial(api.finalize, settings, prefix=prefix, called=_same_config(path or config or Path(), prefix, limit))
     _followed(job, path or config or Path(), as_json=as_json)
 
 
@@ -154,7 +177,7 @@ def retry_failed(
     """Try the failed samples of a finished dataset again, once what failed was mended; adds shards of their own."""
     from data_bridge import api
 
-    settings = _settings(path, config, limit)
+    settings = settings_of(path, config, limit)
     job = partial(api.retry_failed, settings, workers=workers, prefix=prefix, steal=steal)
     _followed(job, path or config or Path(), as_json=as_json)
 
@@ -189,7 +212,7 @@ def bench(
     from data_bridge import api
     from data_bridge.cli import bench as words_of_bench
 
-    settings = _settings(path, config, limit)
+    settings = settings_of(path, config, limit)
     with words_of_bench.observer_for(sys.stderr, quiet=as_json) as observer:
         report = api.bench(
             settings, seconds=seconds, workers=workers, prefix=prefix, use_store=store, observer=observer
@@ -206,8 +229,8 @@ def status(
 
     from data_bridge import api
 
-    elsewhere = _elsewhere(run, config, prefix, limit)
-    destination, settings = _destination(elsewhere.run if elsewhere else run, config, prefix, limit)
+    elsewhere = elsewhere_of(run, config, prefix, limit)
+    destination, settings = destination_of(elsewhere.run if elsewhere else run, config, prefix, limit)
     report = api.status(destination, settings)
     now = api.now(report.run)
     files = api.stage_files(report.run)
@@ -220,7 +243,9 @@ def status(
 
 
 @app.command(epilog="Example: data-bridge watch configs/quickstart.yaml")
-def watch(run: RunArgument, config: RunConfig = None, prefix: Prefix = None, limit: Limit = None) -> None:
+def watch(
+    run: RunArgument, config: RunConfig = None, prefix: Prefix = None, limit: Limit = None, part: Slice = None
+) -> None:
     """Watch a running run from another terminal: rates, queues, slots, events; q leaves it alone."""
     try:
         from data_bridge.cli.watch import WatchApp
@@ -231,7 +256,7 @@ def watch(run: RunArgument, config: RunConfig = None, prefix: Prefix = None, lim
     from data_bridge.cli import far
     from data_bridge.config import run_folder
 
-    control = _control(run, config, prefix, limit)
+    control = control_of(run, config, prefix, limit, part)
     with far.heard(control):
         WatchApp(run_folder(control.run), control).run()
 
@@ -248,7 +273,7 @@ def verify(
     """Check that a finished dataset is whole: objects, sizes, and with --deep their content."""
     from data_bridge import api
 
-    destination, settings = _destination(run, config, prefix, limit)
+    destination, settings = destination_of(run, config, prefix, limit)
     report = api.verify(destination, settings, deep=deep)
     say(words.as_json(report) if as_json else words.verified(report))
     raise typer.Exit(report.exit_code)
@@ -270,13 +295,14 @@ def ctl(
     config: RunConfig = None,
     prefix: Prefix = None,
     limit: Limit = None,
+    part: Slice = None,
     as_json: Json = False,
 ) -> None:
     """Tell a running run what to do, from another terminal of the same user."""
     from data_bridge.cli import ctl as words_of_control
 
     said = words_of_control.request(command, arguments or [])
-    replies = _control(run, config, prefix, limit).ask(*said)
+    replies = control_of(run, config, prefix, limit, part).ask(*said)
     say(words_of_control.as_json(replies) if as_json else words_of_control.told(command, replies))
 
 
@@ -290,7 +316,7 @@ def graph(
     from data_bridge import api
     from data_bridge.cli import graph as drawing
 
-    boxes = api.graph(_settings(path, config))
+    boxes = api.graph(settings_of(path, config))
     if svg is None:
         say(drawing.text(boxes))
         return
@@ -326,61 +352,6 @@ def main() -> None:
         sys.exit(130)
 
 
-def _settings(path: Path | None, config: Path | None, limit: int | None = None, *, allow_empty: bool = False):  # type: ignore[no-untyped-def]
-    """The settings of the one config file named, with the flags that override it."""
-    from data_bridge.config import load_settings, overridden
-
-    if (path is None) == (config is None):
-        raise ConfigError(
-            "name one config file" if path is None else "name the config file once, not twice",
-            hint="data-bridge run CONFIG, or data-bridge run --config CONFIG",
-        )
-    settings = load_settings(path or config)  # type: ignore[arg-type]
-    words.hide_secrets_of(settings)
-    return overridden(settings, limit=limit, allow_empty=allow_empty or None)
-
-
-def _destination(run: str, config: Path | None, prefix: str | None, limit: int | None):  # type: ignore[no-untyped-def]
-    """RUN as a destination and the settings that open it: a config's own, those of a run id, or the URI given."""
-    from data_bridge.cli.runs import RUN_ID, recalled
-    from data_bridge.pipelines.destination import output_uri
-
-    if Path(run).suffix in {".yaml", ".yml", ".toml", ".json"} and Path(run).is_file():
-        settings = _settings(Path(run), config, limit)
-        return output_uri(settings, prefix), settings
-    known = recalled(run)
-    if known is not None:
-        destination, its_config = known
-        return destination, _settings(None, config or its_config)
-    if RUN_ID.fullmatch(run):
-        raise ConfigError(f"no run {run} is known on this machine", hint="name its destination or its config file")
-    return run, _settings(None, config) if config else None
-
-
-def _control(run: str, config: Path | None, prefix: str | None, limit: int | None):  # type: ignore[no-untyped-def]
-    """Commands to the run that RUN names; its id is enough, whoever started it."""
-    from data_bridge.cli.runs import RUN_ID
-
-    elsewhere = _elsewhere(run, config, prefix, limit)
-    if elsewhere is not None:
-        return elsewhere
-    if RUN_ID.fullmatch(run):
-        from data_bridge.config import socket_folders
-        from data_bridge.runtime.control import RunControl
-
-        return RunControl(run, socket_folders())
-    from data_bridge import api
-
-    return api.control(*_destination(run, config, prefix, limit))
-
-
-def _elsewhere(run: str, config: Path | None, prefix: str | None, limit: int | None):  # type: ignore[no-untyped-def]
-    """The same on a rented machine; None when it is on none."""
-    from data_bridge.cli import far
-
-    return far.found(run, lambda: str(_destination(run, config, prefix, limit)[0]))
-
-
 def _confirm_fresh(settings, prefix: str | None) -> None:  # type: ignore[no-untyped-def]
     from data_bridge import api
 
@@ -390,6 +361,14 @@ def _confirm_fresh(settings, prefix: str | None) -> None:  # type: ignore[no-unt
     if not sys.stdin.isatty():
         raise ConfigError(f"--fresh would delete {doomed} objects", hint="add --yes to do it without asking")
     typer.confirm(f"--fresh deletes {doomed} objects of the dataset that is there. Go on?", abort=True)
+
+
+def _same_config(config: Path, prefix: str | None, limit: int | None) -> str:
+    """The words that name the same dataset in another command."""
+    import shlex
+
+    options = {"--prefix": prefix, "--limit": limit}
+    return shlex.join([str(config), *(str(w) for o in options.items() if o[1] is not None for w in o)])
 
 
 def _command_line() -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 from data_bridge.config.places import runs_folder
 from data_bridge.events import Event, Notice, Observer, RunPlanned
 
-RUN_ID = re.compile(r"[0-9a-f]{16}")
+RUN_ID = re.compile(r"[0-9a-f]{16}(-\d+of\d+)?")
+"""That of a run, and what names a slice of it."""
 
 
 class Remembering:

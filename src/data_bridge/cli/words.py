@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from data_bridge.config import Settings
     from data_bridge.model.answers import Paid
-    from data_bridge.model.report import PlanReport, RunReport, StatusReport, VerifyReport
+    from data_bridge.model.report import PlanReport, RunReport, SliceStatus, StatusReport, VerifyReport
     from data_bridge.monitor.snapshot import Snapshot
 
 SIGNIFICANT_WAIT = 0.1
@@ -153,7 +153,8 @@ def result(report: "RunReport", command: str) -> str:
     amount = f"{report.samples:,} samples in {report.shards:,} shards, {size(report.bytes)}"
     if report.status == "interrupted":
         return f"stopped: {amount} committed at {report.destination}\nto go on: {command}"
-    lines = [f"{report.status.replace('_', ' ')}: {amount}, {report.seconds:.1f} s"]
+    what = f"slice {report.slice} " if report.slice else ""
+    lines = [f"{what}{report.status.replace('_', ' ')}: {amount}, {report.seconds:.1f} s"]
     if report.failed:
         lines.append(f"failed:      {report.failed:,} samples, listed in the manifest's failure files")
     if report.memory_waited_s > SIGNIFICANT_WAIT * report.seconds:
@@ -161,8 +162,10 @@ def result(report: "RunReport", command: str) -> str:
             f"memory:      {report.memory_waited_s:.1f} s of waiting for room, over all threads: "
             "a larger pipeline.memory_bytes may be faster"
         )
+    lines.append(f"dataset:     {report.destination}")
+    if report.slice:
+        return "\n".join([*lines, "when all slices are done: data-bridge finalize, with the same config and --prefix"])
     lines += [
-        f"dataset:     {report.destination}",
         f"manifest:    {report.manifest}",
         "read it with:",
         *(line for place, kind in _places(report) for line in _reading(place, kind)),
@@ -204,6 +207,7 @@ def status(report: "StatusReport", now: "Snapshot | None" = None, files: "Mappin
         ("samples", f"{report.samples:,}{expected} committed, {report.failed:,} failed"),
         ("shards", f"{report.shards:,}, {size(report.bytes)}"),
         *((f"{s.name} paid", _paid(s.paid)) for s in report.stages if s.paid is not None),
+        *((f"slice {s.slice}", _slice(s)) for s in report.slices),
         *(("error", error) for error in report.errors[:5]),
         *((f"{name} in", str(folder)) for name, folder in (files or {}).items()),
     ]
@@ -225,6 +229,11 @@ def status(report: "StatusReport", now: "Snapshot | None" = None, files: "Mappin
 
 def _paid(paid: "Paid") -> str:
     return f"${paid.cost_usd:,.4f} for {paid.answers:,} answers, {paid.tokens_in:,} tokens in, {paid.tokens_out:,} tokens out"
+
+
+def _slice(part: "SliceStatus") -> str:
+    done = f"{part.partitions_done:,} of {part.partitions:,} partitions done, {part.partitions_held:,} claimed"
+    return f"{done}, {part.samples:,} samples in {part.shards:,} shards"
 
 
 def verified(report: "VerifyReport") -> str:

@@ -1,6 +1,6 @@
 """Driving a run: who may work on what, which engine does it, and when it has to stop."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from msgspec.structs import replace
 
@@ -31,14 +31,22 @@ ALONE_BYTES = 4 * INLINE_BYTES
 
 
 def drive(
-    pipeline: Pipeline, logs: Mapping[int, PartitionLog], observer: Observer, *, workers: int | None, takeover: Takeover
+    pipeline: Pipeline,
+    logs: Mapping[int, PartitionLog],
+    observer: Observer,
+    *,
+    workers: int | None,
+    takeover: Takeover,
+    mine: Set[int],
+    name: str,
 ) -> EngineReport:
-    """Bring every unfinished partition to its end, as far as that is possible now.
+    """Bring every unfinished partition that is `mine` to its end, as far as that is possible now. `name` is what the run,
+    or this slice of it, listens to.
 
     Partitions that a run on another machine holds come last, once it is known to be dead. Raises BusyError before any
     work when a living process of this machine holds one, DataError when more samples failed than `max_failures`.
     """
-    unfinished = {i: log for i, log in logs.items() if log.done is None}
+    unfinished = {i: log for i, log in logs.items() if log.done is None and i in mine}
     elsewhere = (
         {} if takeover.steal else {i: log.claim for i, log in unfinished.items() if log.claim and _far(log.claim)}
     )
@@ -56,7 +64,7 @@ def drive(
     driver = claims.new_token()
     pipeline.probe()
     looking = engine_for(pipeline.settings, pipeline.plan, workers, orders)[0]
-    if (stopped := survey(pipeline, looking, slots, orders, observer)) is not None:
+    if (stopped := survey(pipeline, looking, slots, orders, observer, mine=mine, name=name)) is not None:
         return stopped
     work = PartitionWork(pipeline.settings, Parts(pipeline.plan), pipeline.store, driver, slots, takeover)
     counting = FailuresLimited(observer, pipeline.settings.pipeline, pipeline.plan, logs)
@@ -65,7 +73,7 @@ def drive(
         engine.ready(work, todo),
         claims.Heartbeat(pipeline.store, pipeline.plan.run, driver),
         single_writer(pipeline.store, watch, driver, counting, steal=takeover.steal),
-        listening(pipeline, orders, counting),
+        listening(pipeline, orders, counting, name),
     ):
         report = engine.run(work, todo, counting, poison=pipeline.position)
         if elsewhere and not report.interrupted and report.error is None:

@@ -15,8 +15,8 @@ from data_bridge.utils.progress import PartitionLog
 
 
 @contextmanager
-def listening(pipeline: Pipeline, orders: Orders, observer: Observer) -> Generator[None]:
-    """Take commands while the block lasts; a run that cannot be told anything says so and goes on."""
+def listening(pipeline: Pipeline, orders: Orders, observer: Observer, name: str) -> Generator[None]:
+    """Take commands under this name while the block lasts; a run that cannot be told anything says so and goes on."""
     if changes := orders.standing.changes:
         names = ", ".join(dict.fromkeys(change.subject for change in changes))
         observer(Notice(f"changes made while it ran before stay in force: {names}"))
@@ -24,7 +24,7 @@ def listening(pipeline: Pipeline, orders: Orders, observer: Observer) -> Generat
     switchboard = Switchboard(pipeline.settings, pipeline.plan.run, orders, fields)
     with ExitStack() as stack:
         try:
-            stack.enter_context(ControlServer(socket_folders(), pipeline.plan.run, switchboard.answer))
+            stack.enter_context(ControlServer(socket_folders(), name, switchboard.answer))
         except OSError as error:
             observer(Notice(f"this run takes no commands: {error}"))
         yield

@@ -144,7 +144,15 @@ def pack(
     logs = {p.index: PartitionLog() for p in partitions}
     begun = watching.window.clock()
     with suppress(Enough):
-        report = drive(pipeline, logs, watching, workers=0 if slots == 1 else slots, takeover=Takeover())
+        report = drive(
+            pipeline,
+            logs,
+            watching,
+            workers=0 if slots == 1 else slots,
+            takeover=Takeover(),
+            mine={p.index for p in plan.partitions},
+            name=pipeline.plan.run,
+        )
         if report.interrupted:
             raise Interrupted("stopped")
         if report.error is not None:

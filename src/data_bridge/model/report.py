@@ -31,6 +31,8 @@ class RunReport:
     """How long its threads together waited for room in `pipeline.memory_bytes`."""
     writers: dict[str, str] = field(default_factory=dict)
     """The format of each of several writers by its name, which is that of its folder."""
+    slice: str | None = None
+    """`2/3` where this was one slice of the run: the other figures are those of its partitions, and there is no manifest."""
 
     @property
     def exit_code(self) -> int:
@@ -109,6 +111,19 @@ class StageStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class SliceStatus:
+    """How one slice of a run (`2/3`) stands, by the ledger."""
+
+    slice: str
+    partitions: int
+    partitions_done: int
+    partitions_held: int
+    """Begun and not finished: at work, or left by a process that died."""
+    samples: int
+    shards: int
+
+
+@dataclass(frozen=True, slots=True)
 class StatusReport:
     """What the ledger of a destination says."""
 
@@ -126,6 +141,8 @@ class StatusReport:
     samples_expected: int | None
     errors: tuple[str, ...]
     stages: tuple[StageFailures, ...] = ()
+    slices: tuple[SliceStatus, ...] = ()
+    """Where the run was divided, in the newest division (that with most slices)."""
 
 
 @dataclass(frozen=True, slots=True)

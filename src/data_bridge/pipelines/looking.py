@@ -12,6 +12,7 @@ from data_bridge.pipelines import planning
 from data_bridge.pipelines.base import Pipeline
 from data_bridge.pipelines.journal import paid_for
 from data_bridge.pipelines.sinks import SinkPlan, sink_plans
+from data_bridge.pipelines.slices import noted, slice_statuses
 from data_bridge.stages.build import build
 from data_bridge.utils.progress import Ledger, PartitionLog, failures_by_stage, parsed, totals
 
@@ -123,6 +124,7 @@ def status_report(store: ObjectStore) -> StatusReport:
     committed = totals(logs.values())
     by_stage = failures_by_stage(logs.values())
     paid = paid_for(store, plan.run, plan.partitions, logs)
+    divisions = noted(store, plan.run)
     return StatusReport(
         run=plan.run,
         destination=store.uri,
@@ -141,6 +143,7 @@ def status_report(store: ObjectStore) -> StatusReport:
             StageFailures(s["name"], s["kind"], by_stage[s["name"]], paid.get(s["name"]))
             for s in plan.first.config.get("stages", [])
         ),
+        slices=slice_statuses(plan, logs, divisions[-1]) if divisions else (),
     )
 
 

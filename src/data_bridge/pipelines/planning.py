@@ -163,13 +163,7 @@ def libraries_now(settings: Settings, graph: Graph) -> dict[str, str]:
 def check_unchanged(settings: Settings, plan: Plan, *, mended: Callable[[], bool] = lambda: False) -> None:
     """Refuse a config or a byte-making library that differs from the plan's, with the difference. Where `mended()`, which is
     asked if need be, code of the user's own may differ."""
-    before, recorded = plan.first.config, plan.generations[-1].libraries
-    graph = build(settings.pipeline, check=True)
-    now = changed_values(before, _writing(settings, graph))
-    if now is not None:
-        raise ConflictError(
-            "the config differs from the one this destination was made with:\n" + _diff(before, now), hint=NEXT_STEP
-        )
+    recorded, graph = plan.generations[-1].libraries, check_config(settings, plan)
     libraries = libraries_now(settings, graph)
     if libraries != recorded and not (libraries == _but_code(recorded, libraries, graph.code()) and mended()):
         raise ConflictError(
@@ -177,6 +171,18 @@ def check_unchanged(settings: Settings, plan: Plan, *, mended: Callable[[], bool
             + _diff(recorded, libraries),
             hint=f"install the first run's versions, or {NEXT_STEP}",
         )
+
+
+def check_config(settings: Settings, plan: Plan) -> Graph:
+    """The graph of the settings. Refuses those that differ from the plan's in a value that makes bytes, with the difference."""
+    graph = build(settings.pipeline, check=True)
+    now = changed_values(plan.first.config, _writing(settings, graph))
+    if now is not None:
+        raise ConflictError(
+            "the config differs from the one this destination was made with:\n" + _diff(plan.first.config, now),
+            hint=NEXT_STEP,
+        )
+    return graph
 
 
 def _but_code(recorded: Mapping[str, str], now: Mapping[str, str], code: dict[str, str]) -> dict[str, str]:

@@ -21,6 +21,8 @@ LONGEST_LINE = 8 << 20
 """Bytes of a request. Coefficients of a filter are the largest thing anybody sends."""
 PATIENCE_S = 60.0
 """How long a client waits: a stage may look for a file or a model before it takes an option."""
+ID_DIGITS = 16
+"""Of a run's id; what stands behind them names a slice of it."""
 LONGEST_PATH = 100
 """Bytes that the path of a Unix socket may have on every system, with some to spare."""
 
@@ -180,8 +182,8 @@ class RunControl:
 
 
 def socket_paths(folders: Sequence[Path], run: str) -> list[Path]:
-    """Where the socket of a run may be; paths that are too long for one are left out."""
-    paths = [folder / f"{run[:8]}.sock" for folder in folders]
+    """Where the socket of a run, or of a slice of it, may be; paths that are too long for one are left out."""
+    paths = [folder / f"{run[:8]}{run[ID_DIGITS:]}.sock" for folder in folders]
     return [path for path in paths if len(str(path).encode()) <= LONGEST_PATH]
 
 
