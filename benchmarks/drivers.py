@@ -122,7 +122,7 @@ def counted(config: str, figures: str) -> None:
     """Run in this process, and note which share of its CPU counted, added up, and told about it."""
     from data_bridge.api import run_from_file
     from data_bridge.monitor.aggregate import Aggregate
-    from data_bridge.monitor.folder import RunFolder
+    from data_bridge.monitor.session import Monitor
     from data_bridge.pipelines.metering import Metering
     from data_bridge.runtime.metrics import Part, SlotMetrics
 
@@ -130,8 +130,8 @@ def counted(config: str, figures: str) -> None:
         Part: ("count", "load", "work", "gauge", "statistics", "flush"),
         SlotMetrics: ("add_work", "flush"),
         Metering: ("packed", "staged", "tell"),
-        Aggregate: ("__call__", "roll", "snapshot"),
-        RunFolder: ("event", "graph", "write"),
+        Aggregate: ("roll", "snapshot"),
+        Monitor: ("__call__", "_write"),
     }
     spent = _Spent()
     for owner, names in told.items():

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from data_bridge.config import PipelineSettings, Settings, share
 from data_bridge.errors import DataError
-from data_bridge.events import Event, ItemFailed, Observer, PartitionDone, SamplesPacked, ShardCommitted
+from data_bridge.events import Event, Observer, PartitionDone, SamplesPacked, ShardCommitted
 from data_bridge.model.plan import Plan
 from data_bridge.utils.progress import PartitionLog, failures_by_stage, totals
 
@@ -28,12 +28,11 @@ class FailuresLimited:
         self._observer(event)
         if isinstance(event, SamplesPacked):
             self._read += event.samples
-        if isinstance(event, (ShardCommitted, PartitionDone)):
+        elif isinstance(event, (ShardCommitted, PartitionDone)):
             self._failed += event.failed
             # shards are recorded before the batch that fills them is told
             self._recorded += event.failed + (event.samples if isinstance(event, ShardCommitted) else 0)
             self._by_stage.update(event.failed_by)
-        if not isinstance(event, ItemFailed):
             samples = self._expected if self._expected is not None else max(self._read, self._recorded, FEW)
             _refuse_more_than(self._pipeline, self._failed, self._by_stage, samples)
 

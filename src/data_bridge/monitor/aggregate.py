@@ -86,16 +86,18 @@ class Aggregate:
 
     def __call__(self, event: Event, /) -> None:
         with self._lock:
+            if isinstance(event, SamplesPacked):  # most are
+                self._counts["samples_packed"] += event.samples
+                self._window_counts["samples_packed"] += event.samples
+                if slot := self._slots.get(event.partition):
+                    slot.samples += event.samples
+                    slot.packed += event.samples
+                return
             match event:
                 case RunPlanned():
                     self._planned, self._done, self._state = event, event.done, "running"
                 case PartitionClaimed(partition=partition, index=index):
                     self._slots[partition] = _Slot(index)
-                case SamplesPacked(partition=partition, samples=samples):
-                    self._count(samples_packed=samples)
-                    if slot := self._slots.get(partition):
-                        slot.samples += samples
-                        slot.packed += samples
                 case Flushed(partition=partition, records=records):
                     self._add(records)
                     if slot := self._slots.get(partition):

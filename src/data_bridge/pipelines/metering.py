@@ -1,8 +1,10 @@
 """What a slot counts while it works on a partition, told as events."""
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from typing import TypeVar
 
 from data_bridge.config import PipelineSettings
 from data_bridge.events import Event, Flushed
@@ -14,6 +16,8 @@ from data_bridge.runtime.metrics import Flushable, SlotMetrics
 from data_bridge.runtime.outline import WRITER, writer_part
 from data_bridge.runtime.pool import Pool
 from data_bridge.utils.budget import ByteBudget
+
+T = TypeVar("T")
 
 
 class Metering:
@@ -43,6 +47,10 @@ class Metering:
         self._memory = self._metrics.part("memory", "memory")
         self._pools = [(pool, self._metrics.part(pool.name, "pool")) for pool in pools]
         self._waited_s = 0.0
+        # what every packet adds waits here for the next `tell`: adding it up at once costs a packet several times as much
+        self._packed: deque[Sequence[StageWork]] = deque()
+        self._reads: deque[float] = deque()
+        self._writes: deque[tuple[float, float]] = deque()
 
     def reading(self, batches: Generator[Batch]) -> Generator[Batch]:
         """The batches; the time until each was there is the source's."""
@@ -50,15 +58,14 @@ class Metering:
             while True:
                 began_s = time.perf_counter()
                 batch = next(batches, None)
-                self._source.load(time.perf_counter() - began_s)
+                self._reads.append(time.perf_counter() - began_s)
                 if batch is None:
                     return
                 yield batch
 
     def packed(self, work: Sequence[StageWork]) -> None:
         """What stages and writers did with a packet."""
-        for one in work:
-            self._metrics.add_work(one, self._kinds.get(one.name, SOURCE))
+        self._packed.append(work)
         self.tell()
 
     def paid(self, record: AnswerRecord) -> None:
@@ -76,7 +83,7 @@ class Metering:
             yield
         finally:
             waited_s = self._waited_s - waited_s
-            self._shards.load(busy_s=time.perf_counter() - began_s - waited_s, waiting_s=waited_s)
+            self._writes.append((time.perf_counter() - began_s - waited_s, waited_s))
 
     @contextmanager
     def submitting(self) -> Generator[None]:
@@ -114,6 +121,7 @@ class Metering:
         """Emit what was counted, at most every moment unless `now`."""
         if not self._metrics.due and not now:
             return
+        self._add_up()
         self._memory.gauge("memory_bytes", self._budget.held, self._budget.total)
         for pool, part in self._pools:
             part.gauge("pool_bytes", pool.budget.held, pool.budget.total)
@@ -124,3 +132,23 @@ class Metering:
         records = self._metrics.flush(now=now)
         if records:
             self._emit(Flushed(self._partition, records))
+
+    def _add_up(self) -> None:
+        """Several threads may: each thing is taken by one."""
+        for work in _taken(self._packed):
+            for one in work:
+                self._metrics.add_work(one, self._kinds.get(one.name, SOURCE))
+        if reads := list(_taken(self._reads)):
+            self._source.load(sum(reads))
+        for busy_s, waited_s in _taken(self._writes):
+            self._shards.load(busy_s, waited_s)
+
+
+def _taken(waiting: deque[T]) -> Iterator[T]:
+    """All that waits there."""
+    while waiting:
+        try:
+            one = waiting.popleft()
+        except IndexError:  # another thread was faster
+            return
+        yield one
