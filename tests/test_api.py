@@ -19,14 +19,14 @@ from support.runs import out, settings, source
 import data_bridge.errors
 from data_bridge import api
 from data_bridge.config import Settings
-from data_bridge.errors import BusyError, ConfigError, ConflictError, DataError, FatalError
+from data_bridge.errors import BusyError, ConfigError, ConflictError, DataError, FatalError, IntegrityError
 from data_bridge.events import Event, Notice, RunFinalized, RunPlanned, ShardCommitted
 from data_bridge.model.report import PlanReport
 from data_bridge.model.shards import Claim
 from data_bridge.pipelines.fresh import made_here
 from data_bridge.storage import open_store
 from data_bridge.storage.local import LocalStore
-from data_bridge.utils.claims import _started, this_host
+from data_bridge.utils.claims import _started, process_mark, this_host
 from data_bridge.utils.files import partial_path
 from data_bridge.utils.progress import dump
 
@@ -221,16 +221,21 @@ def test_fresh_deletes_the_shards_of_every_format(
 def test_a_finished_run_sweeps_up_what_a_killed_one_left_half_written(source: Path, out: Path) -> None:
     api.run_pipeline(settings(source, out))
     left = [partial_path(out / "manifest.json", "dead"), partial_path(out / "_bridge" / "x.json", "dead")]
-    young = partial_path(out / "shards.txt", "alive")
-    for path in (*left, young):
+    with subprocess.Popen(["true"]) as ended:  # a process that was here
+        pass
+    left_now = partial_path(out / "x.json", process_mark().replace(f"-{os.getpid()}", f"-{ended.pid}") + "-ab")
+    young = partial_path(out / "shards.txt", f"{process_mark()}-cd")
+    elsewhere = partial_path(out / "y.json", f"0123456789ab-{ended.pid}-ef")
+    for path in (*left, left_now, young, elsewhere):
         path.write_bytes(b"half")
     for path in left:
         os.utime(path, (1_000_000, 1_000_000))
 
     api.run_pipeline(settings(source, out))
 
-    assert not any(path.exists() for path in left)
+    assert not any(path.exists() for path in (*left, left_now))
     assert young.exists()
+    assert elsewhere.exists()
 
 
 def test_fresh_deletes_nothing_that_is_not_ours(source: Path, out: Path) -> None:
@@ -506,3 +511,18 @@ def test_a_script_that_exits_when_it_is_imported_is_refused(source: Path, out: P
 
     with pytest.raises(ConfigError, match="cannot be loaded: SystemExit"):
         api.run_pipeline(settings(source, out, stages=[{"map": {"call": f"{tmp_path}/script.py:same"}}]))
+
+
+@pytest.mark.parametrize("run", ["../../precious", "/precious", "", "0123456789ABCDEF", "0123456789abcdef/.."])
+def test_a_run_id_that_somebody_else_has_written_is_no_path_of_this_machine(source: Path, out: Path, run: str) -> None:
+    api.run_pipeline(settings(source, out))
+    identity = out / "_bridge" / "dataset.json"
+    identity.write_text(json.dumps(json.loads(identity.read_bytes()) | {"run": run}))
+
+    for looking in (
+        lambda: api.status(str(out)),
+        lambda: api.run_id(str(out)),
+        lambda: api.run_pipeline(settings(source, out)),
+    ):
+        with pytest.raises(IntegrityError, match="is no id of a run"):
+            looking()

@@ -21,7 +21,6 @@ CATCH_ALL: dict[str, int] = {
     "runtime/nursery.py": 1,  # raised again
     "clients/http.py": 1,
     "clients/hub_errors.py": 1,
-    "clients/web.py": 4,
     "engine/base.py": 3,
     "engine/slot.py": 1,
     "io/ahead.py": 1,

@@ -9,6 +9,7 @@ from support import stages
 from support.corpus import write_jsonl
 from support.kill import tree
 from support.leaks import LeakDetector
+from support.runs import EnoughError, stop_at_first_shard
 from typer.testing import CliRunner
 
 from data_bridge.api import run_pipeline, status
@@ -143,15 +144,8 @@ def test_one_that_breaks_is_told_and_breaks_nothing(tmp_path: Path) -> None:
 
 
 def test_a_look_may_come_and_go_while_a_dataset_is_made(tmp_path: Path) -> None:
-    class Enough(Exception):
-        pass
-
-    def stop(event: Event, /) -> None:
-        if type(event).__name__ == "ShardCommitted":
-            raise Enough
-
-    with pytest.raises(Enough):
-        run_pipeline(settings(tmp_path, "out", MAP, {"preview": {}}), workers=0, observer=stop)
+    with pytest.raises(EnoughError):
+        run_pipeline(settings(tmp_path, "out", MAP, {"preview": {}}), workers=0, observer=stop_at_first_shard)
     assert not status(str(tmp_path / "out")).complete
 
     report = run_pipeline(settings(tmp_path, "out", MAP), workers=0)

@@ -8,11 +8,11 @@ import pytest
 from support.corpus import write_jsonl
 from support.kill import tree
 from support.readers import read_json_samples
+from support.runs import EnoughError, stop_at_first_shard
 
 from data_bridge.api import run_pipeline
 from data_bridge.config import Settings
 from data_bridge.errors import BridgeError, ConfigError
-from data_bridge.events import Event
 from data_bridge.testing import StageContract, assert_resumes
 
 TALLY = {"support.stages:Tally": {}, "name": "tally"}
@@ -52,15 +52,8 @@ def test_a_run_that_is_killed_goes_on_with_what_was_known(tmp_path: Path) -> Non
 
 
 def test_what_is_known_stands_in_the_records_until_the_partition_is_done(tmp_path: Path) -> None:
-    class Enough(Exception):
-        pass
-
-    def stop(event: Event, /) -> None:
-        if type(event).__name__ == "ShardCommitted":
-            raise Enough
-
-    with pytest.raises(Enough):
-        run_pipeline(settings(tmp_path, TALLY), workers=0, observer=stop)
+    with pytest.raises(EnoughError):
+        run_pipeline(settings(tmp_path, TALLY), workers=0, observer=stop_at_first_shard)
     records = [json.loads(path.read_bytes()) for path in sorted((tmp_path / "out").glob("_bridge/*/ledger/*/*.json"))]
     shards = [record for record in records if record["kind"] == "shard"]
     assert all(set(record["state"]["stages"]) == {"tally"} for record in shards)

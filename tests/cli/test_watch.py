@@ -312,6 +312,40 @@ def test_watching_outlives_a_run_that_answers_nothing(tmp_path: Path) -> None:
     watching(tmp_path / "run", check, run)
 
 
+class Slow(Run):
+    """A run that does not answer until it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times = 0
+        self.may_answer = threading.Event()
+
+    def ask(
+        self, command: str, stage: str | None = None, key: str | None = None, value: Any = None
+    ) -> Mapping[str, Any]:
+        self.times += 1
+        self.heard.release()
+        assert self.may_answer.wait(30)
+        return super().ask(command, stage, key, value)
+
+
+def test_a_run_that_is_slow_to_answer_is_not_asked_again_meanwhile(tmp_path: Path) -> None:
+    folder_of(tmp_path)
+    run = Slow()
+
+    async def check(app: WatchApp, pilot: "Pilot[None]") -> None:
+        await until(pilot, lambda: run.heard.acquire(blocking=False))
+        for _ in range(3):
+            app.look()
+        await pilot.pause()
+        asked = run.times
+        run.may_answer.set()
+        await until(pilot, lambda: run.heard.acquire(blocking=False))
+        assert asked == 1
+
+    watching(tmp_path / "run", check, run)
+
+
 def test_leaving_asks_nothing_of_the_run(tmp_path: Path) -> None:
     folder_of(tmp_path)
     run = Run()

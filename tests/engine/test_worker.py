@@ -7,8 +7,10 @@ from pathlib import Path
 import psutil
 from support.engine_works import Shards
 
+from data_bridge.engine.orders import Standing
 from data_bridge.engine.slot import Finished, Message, Quit, Take
 from data_bridge.engine.worker import Worker, pickled
+from data_bridge.model.changes import Change
 
 
 def _answer(worker: Worker, kind: type[Message]) -> Message:
@@ -58,4 +60,17 @@ def test_a_killed_worker_is_gone_when_kill_returns(tmp_path: Path) -> None:
     assert worker.ended() == "was killed by SIGKILL"
     assert not psutil.pid_exists(child.pid)
     worker.tell(Take(1))
+    worker.bury()
+
+
+def test_a_worker_that_takes_no_orders_holds_up_nobody_for_long(tmp_path: Path) -> None:
+    worker = Worker(0, pickled(Shards(tmp_path)))
+    (child,) = multiprocessing.active_children()
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGSTOP)
+    large = Change(number=0, id="c", stage="s", key="k", value="x" * (8 << 20))
+
+    worker.keep_to(Standing(changes=(large,)))
+
+    assert worker.ended() == "was killed by SIGKILL"
     worker.bury()

@@ -18,6 +18,7 @@ import pytest
 from support.corpus import write_jsonl
 
 from data_bridge.api import run_pipeline
+from data_bridge.clients.prometheus import Exposition
 from data_bridge.config import MetricsSettings, Settings
 from data_bridge.errors import ConfigError
 from data_bridge.events import Event, Flushed, Notice, PartitionClaimed, RunPlanned, SamplesPacked, ShardCommitted
@@ -320,3 +321,19 @@ def test_workers_can_begin_as_copies_of_the_run_that_is_monitored(tmp_path: Path
 
     assert (planned, working - before) == (before, 3)
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /met", b"GET /metrics HTTP/1.1\r\nHost: a\r\n"])
+def test_a_client_that_sends_no_whole_request_is_let_go_without_a_word(
+    capfd: pytest.CaptureFixture[str], sent: bytes
+) -> None:
+    page = Exposition(list, patience_s=0.2).listen("127.0.0.1", 0)
+    page.serve()
+    port = int(page.url.split(":")[2].split("/")[0])
+
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as slow:
+        slow.sendall(sent)
+        assert slow.recv(1) == b""
+
+    page.close()
+    assert capfd.readouterr().err == ""

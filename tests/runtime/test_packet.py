@@ -81,19 +81,6 @@ def test_a_packet_sent_in_its_block_is_the_receivers(pool: PoolUser) -> None:
     queue.discard()
 
 
-def test_another_payload_keeps_the_place_and_the_lease(pool: PoolUser) -> None:
-    queue: Queue[Packet[str]] = packet_queue(1)
-    (packet,) = packets(pool, 1)
-
-    smaller = packet.holding("shorter", 3, 4)
-
-    assert smaller.header == msgspec.structs.replace(packet.header, batch_size=3, nbytes=4)
-    assert not packet.alive
-    with pytest.raises(RuntimeError, match="was replaced"):
-        packet.send(queue.producer())
-    smaller.release()
-
-
 @pytest.mark.parametrize("ends", ["close", "stop"])
 def test_a_packet_that_can_not_be_sent_is_released(ends: str, pool: PoolUser) -> None:
     stop = Stop()
@@ -144,12 +131,11 @@ def test_a_missing_packet_and_one_that_comes_twice_are_noticed(pool: PoolUser) -
         packet.release()
 
 
-def test_where_packets_may_be_missing_they_are_counted_and_still_come_in_order(pool: PoolUser) -> None:
+def test_where_packets_may_be_missing_they_still_come_in_order(pool: PoolUser) -> None:
     order = InOrder(lossy=True)
     first, second, third, fourth = packets(pool, 4)
     for packet in (second, fourth):
         order.check(packet.header)
-    assert order.missed == 2
     with pytest.raises(FatalError, match="packet 2 of source arrived where 4 was expected"):
         order.check(third.header)
     for packet in (first, second, third, fourth):

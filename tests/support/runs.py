@@ -1,4 +1,5 @@
-"""Runs of 120 samples in this process, in shards of 50: `from support.runs import out, settings, source`."""
+"""Runs of 120 samples in this process, in shards of 50: `from support.runs import out, settings, source`. And how one is
+ended early."""
 
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 from support.corpus import write_jsonl
 
 from data_bridge.config import Settings
+from data_bridge.events import Event, ShardCommitted
 
 
 def settings(source: Path | str | list[str], out: Path | str, **more: object) -> Settings:
@@ -25,3 +27,13 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
+
+
+class EnoughError(Exception):
+    """Ends a run from its observer."""
+
+
+def stop_at_first_shard(event: Event, /) -> None:
+    """An observer that ends the run once a shard is committed."""
+    if isinstance(event, ShardCommitted):
+        raise EnoughError

@@ -66,6 +66,7 @@ class WatchApp(App[None]):
         self._boxes: Sequence[Box] = ()
         self._control_state = ""
         self._listens = True
+        self._asking = False
 
     def compose(self) -> ComposeResult:
         yield Static(id="head")
@@ -102,8 +103,9 @@ class WatchApp(App[None]):
         self._fill("parts", [_part(row) for row in part_rows(snapshot, self._boxes)])
         self._fill("queues", [_queue(row) for row in queue_rows(snapshot)])
         self._fill("slots", [_slot(slot) for slot in snapshot.slots])
-        if is_running(snapshot, self._now()) and self._listens:
-            self.run_worker(self._ask_state, thread=True, exclusive=True, group="state")
+        if is_running(snapshot, self._now()) and self._listens and not self._asking:
+            self._asking = True  # a run that is slow to answer is not asked by ever more threads
+            self.run_worker(self._ask_state, thread=True)
 
     def action_command(self, command: str) -> None:
         """Give the run a command."""
@@ -139,6 +141,8 @@ class WatchApp(App[None]):
             self._control_state = str(self._commands.ask("describe", "engine")["engine"]["state"])
         except (BridgeError, LookupError, TypeError):  # a run that takes no commands says so itself, in its log
             self._control_state, self._listens = "", False
+        finally:
+            self._asking = False
 
     def _say(self, line: str) -> None:
         with suppress(NoMatches):

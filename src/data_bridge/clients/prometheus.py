@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from prometheus_client.registry import CollectorRegistry
 
 PUSH_TIMEOUT_S = 5.0
+CLIENT_TIMEOUT_S = 5.0
+"""How long a client of the page may neither send nor take anything."""
 JOB = "data_bridge"
 
 
@@ -44,8 +46,11 @@ class FamilyOfSeries(Protocol):
 class Exposition:
     """Offers what `collect` returns, asked anew each time."""
 
-    def __init__(self, collect: Callable[[], Iterable[FamilyOfSeries]]) -> None:
+    def __init__(
+        self, collect: Callable[[], Iterable[FamilyOfSeries]], *, patience_s: float = CLIENT_TIMEOUT_S
+    ) -> None:
         self._collect = collect
+        self._patience_s = patience_s
 
     def listen(self, host: str, port: int) -> "Page":
         """A page at `/metrics`, which answers from its `serve` on. Raises ConfigError when the address cannot be had."""
@@ -64,7 +69,12 @@ class Exposition:
                 self.server_name, self.server_port = host, self.server_address[1]
                 self.setup_environ()
 
+            def handle_error(self, *_: object) -> None:
+                """Whoever is too slow, or leaves in the middle, is no news either."""
+
         class Handler(WSGIRequestHandler):
+            timeout = self._patience_s
+
             def log_message(self, *_: object) -> None:
                 """Whoever looks at metrics is no news."""
 

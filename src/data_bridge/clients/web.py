@@ -12,6 +12,8 @@ import ssl
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, TypeAlias
 from urllib.parse import urljoin
 
@@ -113,12 +115,10 @@ class WebClient:
         """The file, or where the server says it is."""
         try:
             connection, response = self._response(origin, target, deadline_s)
-            try:
+            with self._dropped_if_it_fails(connection), ExitStack() as failing:
+                failing.callback(response.close)
                 found = self._answer(url, origin[1], response)
-            except BaseException:
-                response.close()
-                self._drop(connection)
-                raise
+                failing.pop_all()
         except PrivateAddress:
             raise Unfetched("private address") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -135,19 +135,13 @@ class WebClient:
     def _response(self, origin: Origin, target: str, deadline_s: float) -> tuple[Connection, http.client.HTTPResponse]:
         connection = self._kept(origin)
         if connection is not None:
-            try:
+            # a server may have closed it between two requests: that is no try
+            closed = suppress(http.client.RemoteDisconnected, ConnectionError, ssl.SSLEOFError)
+            with closed, self._dropped_if_it_fails(connection):
                 return connection, self._send(connection, origin, target, deadline_s)
-            except (http.client.RemoteDisconnected, ConnectionError, ssl.SSLEOFError):
-                self._drop(connection)  # the server had closed it between two requests: that is no try
-            except BaseException:
-                self._drop(connection)
-                raise
         connection = self._new(origin, deadline_s)
-        try:
+        with self._dropped_if_it_fails(connection):
             return connection, self._send(connection, origin, target, deadline_s)
-        except BaseException:
-            self._drop(connection)
-            raise
 
     def _send(self, connection: Connection, origin: Origin, target: str, deadline_s: float) -> http.client.HTTPResponse:
         connection.deadline_s = deadline_s
@@ -236,13 +230,17 @@ class WebClient:
         connection = Connection(host, port, dial, opened, self._context() if scheme == "https" else None)
         if proxy is not None:
             connection.go_through(proxy)
-        try:
+        with self._dropped_if_it_fails(connection):
             connection.deadline_s = deadline_s
             connection.connect()
-        except BaseException:
-            self._drop(connection)
-            raise
         return connection
+
+    @contextmanager
+    def _dropped_if_it_fails(self, connection: Connection) -> Generator[None]:
+        with ExitStack() as failing:
+            failing.callback(self._drop, connection)
+            yield
+            failing.pop_all()
 
     def _context(self) -> ssl.SSLContext:
         with self._lock:

@@ -1,8 +1,11 @@
 """The driver's handle on one worker process."""
 
 import multiprocessing
+import os
 import pickle
 import signal
+import socket
+import struct
 from multiprocessing.connection import Connection
 from typing import Literal
 
@@ -12,6 +15,9 @@ from data_bridge.engine.slot import Message, Order, slot_main
 from data_bridge.errors import ConfigError
 from data_bridge.runtime.nursery import Nursery, start_child
 from data_bridge.runtime.spawning import KILLED_S
+
+TAKEN_S = 5.0
+"""How long a worker may take to take an order: a thread of it waits for nothing else."""
 
 
 def pickled(factory: WorkFactory) -> bytes:
@@ -38,6 +44,7 @@ class Worker:
         self.silent_s = 0.0
         self.pipe: Connection[Order, Message]
         self.pipe, theirs = multiprocessing.Pipe(duplex=True)
+        _limit_sends(self.pipe)
         with theirs:
             self._process = start_child(
                 slot_main,
@@ -50,11 +57,14 @@ class Worker:
         self.sentinel = self._process.sentinel
 
     def tell(self, order: Order) -> None:
-        """Send an order; a worker that is gone is noticed by `ended`, not here."""
+        """Send an order; a worker that is gone is noticed by `ended`, not here. One that takes nothing is ended: all others
+        would wait with it."""
         try:
             self.pipe.send(order)
         except (BrokenPipeError, ConnectionResetError):
             return
+        except BlockingIOError:
+            self.kill()
 
     def keep_to(self, standing: Standing) -> None:
         """Tell it what it was not told yet."""
@@ -100,3 +110,9 @@ class Worker:
         if self._process.exitcode is not None:
             self._process.join()
             self._process.close()
+
+
+def _limit_sends(pipe: "Connection[Order, Message]") -> None:
+    """Have a send that makes no progress for `TAKEN_S` raise BlockingIOError."""
+    with socket.socket(fileno=os.dup(pipe.fileno())) as end:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(TAKEN_S), 0))

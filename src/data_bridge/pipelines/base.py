@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, ItemsView
 from contextlib import ExitStack, closing, suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ from data_bridge.pipelines.staging import PROBES, Staging, foreign, staging_base
 from data_bridge.pipelines.survey import Look, Survey, Surveyed, look_at, surveyors
 from data_bridge.pipelines.told import owed
 from data_bridge.pipelines.where import Where
+from data_bridge.runtime.graph import Graph
 from data_bridge.runtime.pool import Pool
 from data_bridge.stages.build import build
 from data_bridge.utils import claims
@@ -91,6 +92,11 @@ class Pipeline:
     def plan(self) -> Plan:
         assert self._plan is not None, "prepare() comes first"
         return self._plan
+
+    @cached_property
+    def graph(self) -> Graph:
+        """How the stages of the config hang together. Its stages do no work: those of a partition are made for it."""
+        return build(self.settings.pipeline)
 
     @property
     def ledger(self) -> Ledger:
@@ -267,9 +273,7 @@ class Pipeline:
                 packing = Packing(
                     self.settings, generation, partition, self._marked(partition), chosen(self.store, partition)
                 )
-                batches = self.stream.frames(
-                    generation.format, files, partition, standing(tracker.log, sinks).cursor.pos
-                )
+                batches = self.stream.frames(generation.format, files, partition, run.start)
                 with closing(metering.reading(batches)) as read, Opening(control) as opening:
                     if not run.run(opening.through(read), packing):
                         committer.drain()
@@ -284,7 +288,7 @@ class Pipeline:
 
     def _answers(self, tracker: ProgressTracker, sinks: list[SinkPlan], metering: Metering) -> "Answers | None":
         """The answers that are paid for on this partition; None where nothing is."""
-        if not build(self.settings.pipeline).paid:
+        if not self.graph.paid:
             return None
         from data_bridge.pipelines.answers import Answers  # most runs need none of it
 
@@ -315,11 +319,10 @@ class Pipeline:
 
     def surveys(self) -> list[Survey]:
         """One for each stage that must know all samples, in the order in which they have to be made."""
-        return [Survey(self.store, self.plan.run, name) for name in surveyors(build(self.settings.pipeline))]
+        return [Survey(self.store, self.plan.run, name) for name in surveyors(self.graph)]
 
     def look_at(self, part: Part, survey: Survey, control: Control) -> bool:
         """A slot's share of a survey: one partition. False when told to stop on the way."""
-        graph = build(self.settings.pipeline)
         packing = Packing(self.settings, self.plan.first, part.partition, self._marked(part.partition))
         files = planning.files_to_read(part, self.stream)
         with closing(self.stream.frames(self.plan.first.format, files, part.partition, None)) as batches:
@@ -328,7 +331,7 @@ class Pipeline:
                 survey,
                 Look(packing, survey.stage),
                 batches,
-                block=graph.block,
+                block=self.graph.block,
                 control=control,
                 folder=self.staging_root(),
             )
@@ -342,8 +345,7 @@ class Pipeline:
         return {survey.stage: survey.marked(partition) for survey in self.surveys()}
 
     def _sinks(self, partition: Partition | None = None) -> list[SinkPlan]:
-        pipeline = self.settings.pipeline
-        sinks = sink_plans(pipeline, build(pipeline), self.plan.first)
+        sinks = sink_plans(self.settings.pipeline, self.graph, self.plan.first)
         # samples that are taken out of others fill no ranges of source indices
         return sinks if partition is None or partition.only is None else [replace(s, counted=False) for s in sinks]
 

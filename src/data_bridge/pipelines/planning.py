@@ -24,6 +24,7 @@ from data_bridge.pipelines.sinks import all_counted, sink_settings
 from data_bridge.pipelines.writers import writer_class
 from data_bridge.runtime.graph import Graph
 from data_bridge.stages.build import build
+from data_bridge.utils.claims import TOKEN
 from data_bridge.utils.progress import dump, parsed
 
 IDENTITY_KEY = "_bridge/dataset.json"
@@ -44,6 +45,11 @@ def read_identity(store: ObjectStore) -> Identity | None:
     if data is None:
         return None
     identity = parsed(Identity, data, IDENTITY_KEY)
+    if TOKEN.fullmatch(identity.run) is None:  # folders of this machine are named after it
+        raise IntegrityError(
+            f"{IDENTITY_KEY} at {store.uri} names the run {identity.run[:40]!r}, which is no id of a run",
+            hint="data-bridge did not write that: do not use this destination",
+        )
     if identity.layout_version != LAYOUT_VERSION:
         raise ConflictError(
             f"{store.uri} was written with layout version {identity.layout_version}, this version writes {LAYOUT_VERSION}",

@@ -82,6 +82,8 @@ class PartitionRun:
         self._most_cores = most_cores(settings.stages)
         self._standing = standing(tracker.log, sinks)
         self._start = self._standing.cursor
+        self.start = self._start.pos
+        """The reader's token of the batch that is to come first."""
         self._at = self._start.index
         self._failing = Failing(settings, partition, digits[0], where, control, secrets)
         self._sinks = [

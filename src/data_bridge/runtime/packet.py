@@ -4,7 +4,6 @@ import time
 from typing import Generic, TypeVar
 
 import msgspec
-from msgspec.structs import replace
 
 from data_bridge.errors import FatalError
 from data_bridge.runtime.pool import Lease
@@ -56,11 +55,6 @@ class Packet(Generic[T]):
     def alive(self) -> bool:
         """Whether it was neither sent nor released."""
         return self._content is not None
-
-    def holding(self, payload: T, batch_size: int, nbytes: int) -> "Packet[T]":
-        """A packet with another payload in place of this one: same place in the source, same number, same lease."""
-        lease = self._give_up("replaced").lease
-        return Packet(payload, replace(self.header, batch_size=batch_size, nbytes=nbytes), lease)
 
     def borrow(self, lease: Lease | None) -> None:
         """From now on it has this lease, which ends with it; the one it had ends now."""
@@ -135,8 +129,6 @@ class InOrder:
     def __init__(self, *, lossy: bool = False) -> None:
         self._lossy = lossy
         self._next: dict[str, int] = {}
-        self.missed = 0
-        """Packets that were left out, so far."""
 
     def check(self, header: Header) -> None:
         """Raises FatalError when a packet comes twice, or is missing where none may be."""
@@ -146,5 +138,4 @@ class InOrder:
                 f"packet {header.seq} of {header.origin} arrived where {expected} was expected",
                 hint="this is an error of the program: nothing of it was committed, please report it",
             )
-        self.missed += header.seq - expected
         self._next[header.origin] = header.seq + 1

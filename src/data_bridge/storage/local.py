@@ -19,6 +19,7 @@ from data_bridge.utils.files import (
     is_partial,
     link_if_absent,
     make_folder,
+    own_token,
     publish,
     replacing,
 )
@@ -83,7 +84,7 @@ class LocalStore:
 
     def put_bytes(self, key: str, data: bytes) -> None:
         target = self._path(key)
-        with _guarded(f"put {target}"), replacing(target, secrets.token_hex(8)) as file:
+        with _guarded(f"put {target}"), replacing(target, own_token()) as file:
             file.write(data)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
@@ -91,7 +92,7 @@ class LocalStore:
         with _guarded(f"put {target}"):
             if self._links:
                 try:
-                    return link_if_absent(target, data, secrets.token_hex(8), link=self._link) or self.get(key) == data
+                    return link_if_absent(target, data, own_token(), link=self._link) or self.get(key) == data
                 except OSError as error:
                     if error.errno not in NO_LINKS:
                         raise
@@ -181,7 +182,7 @@ def _flush(path: Path) -> None:
 def _copy(source: Path, target: Path, sha256: str) -> None:
     """Copy to another filesystem, whole or not at all, checking the content on its way."""
     digest = hashlib.sha256()
-    with source.open("rb") as file, replacing(target, secrets.token_hex(8)) as copy:
+    with source.open("rb") as file, replacing(target, own_token()) as copy:
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
             copy.write(block)

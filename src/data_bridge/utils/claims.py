@@ -1,6 +1,8 @@
 """Who holds a partition: which process wrote a claim, and whether it still lives."""
 
+import hashlib
 import os
+import re
 import select
 import signal
 import socket
@@ -9,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +30,10 @@ Liveness = Literal["gone", "alive here", "elsewhere"]
 
 _live_tokens: set[str] = set()
 """Attempts of this very process: its own earlier, ended attempts must not look alive by their PID."""
+
+
+TOKEN = re.compile(r"[0-9a-f]{16}")
+"""What `new_token` gives, and nothing else: it becomes part of paths."""
 
 
 def new_token() -> str:
@@ -159,6 +166,22 @@ class Watch:
             self._seen[driver] = (beat, self._clock())
             return "alive"
         return "gone" if self._clock() - since >= SILENCE_S else "unsure"
+
+
+def process_mark() -> str:
+    """This process in a few letters, for names of files; see `is_gone`."""
+    return f"{_boot_mark()}-{os.getpid()}"
+
+
+def is_gone(mark: str) -> bool:
+    """Whether a mark is of a process of this machine, since its boot, that is there no more. False where it cannot be told."""
+    boot, _, pid = mark.partition("-")
+    return boot == _boot_mark() and pid.isdecimal() and _started(int(pid)) is None
+
+
+@cache
+def _boot_mark() -> str:
+    return hashlib.sha256(_boot_id().encode()).hexdigest()[:12]
 
 
 def _boot_id() -> str:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from data_bridge.errors import DiskFullError, FatalError
+from data_bridge.utils import claims
 
 PARTIAL_NAME = re.compile(r"\.(?P<name>.+)\.(?P<token>[0-9A-Za-z_-]+)\.partial")
 ABANDONED_S = 3600.0
@@ -24,6 +26,11 @@ Link = Callable[[Path, Path], None]
 def partial_path(path: Path, token: str) -> Path:
     """Where `path` is written before it gets its name; `token` belongs to one attempt alone."""
     return path.with_name(f".{path.name}.{token}.partial")
+
+
+def own_token() -> str:
+    """A token that nobody else has, and that tells whether its process is gone."""
+    return f"{claims.process_mark()}-{secrets.token_hex(8)}"
 
 
 def is_partial(name: str) -> bool:
@@ -155,12 +162,19 @@ def partials(folder: Path) -> Iterator[Path]:
 
 
 def sweep_partials(folder: Path, *, older_than_s: float = ABANDONED_S) -> list[Path]:
-    """Remove the partial files under `folder` that nobody has touched for so long; returns what was removed."""
+    """Remove the partial files under `folder` whose process is gone, or that nobody has touched for so long; returns what was
+    removed."""
     newest_s = time.time() - older_than_s
     swept = []
     for path in partials(folder):
         with suppress(FileNotFoundError):
-            if path.stat().st_mtime <= newest_s:
+            if path.stat().st_mtime <= newest_s or _is_left(path.name):
                 path.unlink()
                 swept.append(path)
     return sorted(swept)
+
+
+def _is_left(name: str) -> bool:
+    """Whether a partial file was of a process of this machine that is gone."""
+    found = PARTIAL_NAME.fullmatch(name)
+    return found is not None and claims.is_gone(found["token"].rpartition("-")[0])
