@@ -3,21 +3,13 @@
 from typing import Any
 
 import pytest
+from support.rented import an_offer as offer
 
 from data_bridge.compute.choice import Need, allowed_hours, filters, ranked
 from data_bridge.config import VastSearch, VastSettings
 from data_bridge.model.rental import Offer
 
 NEED = Need(bytes_in=1e12, bytes_out=1e12, disk_gb=50)
-
-
-def offer(number: int, **fields: Any) -> Offer:
-    values: dict[str, Any] = {
-        "id": number, "machine_id": 100 + number, "gpu_name": "RTX 4090", "num_gpus": 1, "cores": 16.0, "disk_gb": 500.0,
-        "base_usd_hour": 0.4, "storage_usd_gb_month": 0.15, "inet_down": 1000.0, "inet_up": 1000.0, "down_usd_gb": 0.002,
-        "up_usd_gb": 0.002, "reliability": 0.99, "place": "Texas, US", "duration_s": 30 * 86_400.0, "direct_ports": 10,
-    }  # fmt: skip
-    return Offer(**values | fields)
 
 
 def ids(*offers: Offer, left_usd: float | None = None, without: tuple[int, ...] = (), **settings: Any) -> list[int]:

@@ -26,6 +26,8 @@ from data_bridge.config import load_settings
 from data_bridge.errors import BusyError, ConfigError, RetryableError
 from data_bridge.storage import open_store
 
+LITTLE = Need(1e6, 1e6, 50)
+
 
 @pytest.fixture
 def server() -> Iterator[Server]:
@@ -54,10 +56,10 @@ class Setting:
         path.write_text(yaml.safe_dump(self.raw))
         return path
 
-    def runner(self, machines: Machines, *, fresh: bool = False) -> VastRemoteRunner:
+    def runner(self, machines: Machines, *, fresh: bool = False, need: Need = LITTLE) -> VastRemoteRunner:
         settings = load_settings(self.config())
         return VastRemoteRunner(
-            quick_client(self.world.account_key, self._server.url), self.rentals, settings, self.config(), Need(1e6, 1e6, 50),
+            quick_client(self.world.account_key, self._server.url), self.rentals, settings, self.config(), need,
             fresh=fresh, tell=self.told.append, log=lambda _: None, patience=QUICK, reach=machines,
         )  # fmt: skip
 
@@ -181,3 +183,13 @@ def test_a_password_of_the_repository_is_on_no_command_line(setting: Setting) ->
     assert b"'pass word'" in files.pop("askpass")
     assert b"pass" not in b"".join(v for k, v in files.items() if not k.endswith((".whl", ".txt")) and k != "run.sh")
     assert "pass" not in "".join(machines.starts)
+
+
+def test_a_slow_link_is_kept_where_there_is_no_other_machine(setting: Setting) -> None:
+    setting.world.offers[1:] = []
+    machines = Machines(setting.run_here)
+    machines.says[1] = b'{"down_mbit": 20, "up_mbit": 20}\n'
+
+    ended = setting.runner(machines, need=Need(1e11, 1e11, 50)).run()
+
+    assert (ended.exit_code, ended.machines) == (0, 1)

@@ -28,6 +28,8 @@ from data_bridge.storage import open_store
 pytestmark = [pytest.mark.skipif(bool(why_not()), reason=why_not() or "never"), pytest.mark.timeout(300)]
 ROOT = Path(__file__).parents[2]
 
+LITTLE = Need(1e6, 1e6, 50)
+
 
 @pytest.fixture
 def server() -> Iterator[Server]:
@@ -58,11 +60,13 @@ class Setting:
         path.write_text(yaml.safe_dump(self.raw))
         return path
 
-    def remotely(self, destination: str, *, step: Callable[[str], None] = lambda _: None) -> Remote:
+    def remotely(
+        self, destination: str, *, step: Callable[[str], None] = lambda _: None, need: Need = LITTLE
+    ) -> Remote:
         path = self.config(destination)
         runner = VastRemoteRunner(
             quick_client(self.server.world.account_key, self.server.url), self.rentals, load_settings(path), path,
-            Need(1e6, 1e6, 50), tell=self.told.append, log=lambda block: (self.log.write(block), None)[1], patience=QUICK, step=step,
+            need, tell=self.told.append, log=lambda block: (self.log.write(block), None)[1], patience=QUICK, step=step,
         )  # fmt: skip
         return runner.run()
 
@@ -161,3 +165,19 @@ def test_bad_hosts_are_given_back_and_the_next_is_taken(setting: Setting) -> Non
     assert ended.exit_code == 0, setting.told
     assert world.living == []
     assert len({i.offer["machine_id"] for i in world.instances.values()}) == len(world.instances)
+
+
+def test_a_machine_whose_link_is_not_what_was_offered_is_replaced_early_in_the_run(setting: Setting) -> None:
+    world = setting.server.world
+    boast = offer(inet_down=1e6, inet_up=1e6)
+    honest = [offer(inet_down=150.0, inet_up=150.0) for _ in range(2)]
+    world.offers[:] = [boast, *honest]
+
+    ended = setting.remotely("there", need=Need(4e11, 4e11, 50))
+
+    assert (ended.exit_code, ended.machines) == (0, 2), (setting.told, setting.log.getvalue().decode())
+    assert [i.offer["id"] for i in world.instances.values()] == [boast["id"], honest[0]["id"]]
+    assert [line for line in setting.told if "1000000 and 1000000 were offered" in line]
+    assert world.living == []
+    assert setting.tree("there") == setting.here()
+    assert not [key for key in setting.everything("there") if "bench-" in key]

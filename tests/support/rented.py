@@ -5,12 +5,14 @@ import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from fake_vast.machines import Container
 from support.tls import authority
 
 from data_bridge.clients.vast import VastClient
 from data_bridge.compute.settling import Patience
+from data_bridge.model.rental import Offer
 from data_bridge.utils.retry import Retry
 
 QUICK = Patience(
@@ -36,6 +38,16 @@ def _uv() -> str:
 def _uv_cache() -> Path:
     done = subprocess.run([_uv(), "cache", "dir"], capture_output=True, text=True, check=True)
     return Path(done.stdout.strip())
+
+
+def an_offer(number: int, **fields: Any) -> Offer:
+    """One that any run would take."""
+    values: dict[str, Any] = {
+        "id": number, "machine_id": 100 + number, "gpu_name": "RTX 4090", "num_gpus": 1, "cores": 16.0, "disk_gb": 500.0,
+        "base_usd_hour": 0.4, "storage_usd_gb_month": 0.15, "inet_down": 1000.0, "inet_up": 1000.0, "down_usd_gb": 0.002,
+        "up_usd_gb": 0.002, "reliability": 0.99, "place": "Texas, US", "duration_s": 30 * 86_400.0, "direct_ports": 10,
+    }  # fmt: skip
+    return Offer(**values | fields)
 
 
 class Ready(Container):

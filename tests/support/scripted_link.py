@@ -17,6 +17,8 @@ class Machines:
 
     def __init__(self, *works: Work) -> None:
         self._works = list(works)
+        self.says: dict[int, bytes] = {}
+        """Lines that the run on a machine, 1 being the first, says of itself."""
         self.files: list[dict[str, bytes]] = []
         self.starts: list[str] = []
 
@@ -43,6 +45,9 @@ class _Link:
         return b"" if self._code is None else str(self._code).encode()
 
     def stream(self, script: str) -> Generator[bytes]:
+        if "events.jsonl" in script:
+            yield self._machines.says.get(len(self._machines.starts), b"")
+            return
         yield b""
         self._code = self._machines.work()
         if self._code is None:

@@ -8,7 +8,6 @@ from data_bridge.compute import job
 from data_bridge.compute.said import Said
 from data_bridge.compute.session import AWAY, BadMachine, VastSession, fate
 from data_bridge.compute.ssh import Link, LinkLost
-from data_bridge.config import Portable
 from data_bridge.errors import FatalError, RetryableError
 from data_bridge.model.rental import Instance
 
@@ -23,20 +22,11 @@ class TimeOver(FatalError):
         )
 
 
-def submit_to(
-    session: VastSession,
-    link: Link,
-    config: Portable,
-    variables: dict[str, str],
-    arguments: list[str],
-    *,
-    workdir: str,
-    repository: job.Repository | None,
-) -> None:
+def submit_to(session: VastSession, link: Link, work: job.Job) -> None:
     """Send the run; a machine that cannot take it is a bad one."""
     for left in (2, 1, 0):
         try:
-            job.submit(link, config, variables, arguments, workdir=workdir, repository=repository)
+            job.submit(link, work)
             return
         except (LinkLost, FatalError) as error:
             if not left:
@@ -44,12 +34,18 @@ def submit_to(
 
 
 class Following:
-    """The log of a job, over as many connections as it takes."""
+    """The log of a job, over as many connections as it takes. `judge` hears once how fast the links are, down and up in
+    Mbit/s, where that is measured, and may raise BadMachine."""
 
     def __init__(
-        self, session: VastSession, log: Callable[[bytes], None], hear: Callable[[bytes], None] = lambda _: None
+        self,
+        session: VastSession,
+        log: Callable[[bytes], None],
+        hear: Callable[[bytes], None] = lambda _: None,
+        judge: Callable[[float, float], None] = lambda _down, _up: None,
     ) -> None:
-        self._session, self._log, self._hear = session, log, hear
+        self._session, self._log, self._hear, self._judge = session, log, hear, judge
+        self._judged = False
         self._wait = threading.Event().wait
         self._offset = 0
         self.positions: Mapping[int, int] = {}
@@ -69,6 +65,9 @@ class Following:
             try:
                 for block in job.follow(link, self._offset):
                     self._refuse_late()
+                    if heard.speed is not None and not self._judged:
+                        self._judged = True
+                        self._judge(*heard.speed)
                     if block:
                         self._offset += len(block)
                         self._log(block)

@@ -57,6 +57,9 @@ fi
 if [ -e "$S/repository" ]; then cd "$S/repository"; fi
 set -a; . "$S/variables"; set +a
 rm -f "$S/variables"
+if [ -n "$MEASURE" ]; then
+  "$S/venv/bin/python" -m data_bridge.measure.link "$S/config.json" "$PREFIX" > "$S/link.new" 2>/dev/null && mv "$S/link.new" "$S/link" || :
+fi
 trap - EXIT
 exec "$S/venv/bin/python" -m data_bridge run "$S/config.json" "$@"
 """
@@ -109,26 +112,32 @@ class Repository:
         return cls(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), ref or "", asked)
 
 
-def submit(
-    link: Link,
-    config: Portable,
-    variables: Mapping[str, str],
-    arguments: list[str],
-    *,
-    workdir: str,
-    repository: Repository | None,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a machine is to do. `variables` are secrets; `arguments` those of `data-bridge run`. With `measure` the links are
+    measured first, on what the run reads and writes."""
+
+    config: Portable
+    variables: Mapping[str, str]
+    arguments: list[str]
+    workdir: str
+    repository: Repository | None = None
+    prefix: str = ""
+    measure: bool = False
+
+
+def submit(link: Link, job: Job) -> None:
     """Send everything and start it. Called again after a lost answer, it starts nothing twice."""
     name, built = wheel()
-    settings = {"WORKDIR": workdir, "WHEEL": name, "REPOSITORY": "", "REF": ""}
-    if repository is not None:
-        settings |= {"REPOSITORY": repository.url, "REF": repository.ref}
+    repository = job.repository
+    settings = {"WORKDIR": job.workdir, "WHEEL": name, "PREFIX": job.prefix, "MEASURE": "1" if job.measure else ""}
+    settings |= {"REPOSITORY": repository.url if repository else "", "REF": repository.ref if repository else ""}
     requirements = files("data_bridge.compute").joinpath("requirements.txt").read_bytes()
     parts = {
         name: built,
         "requirements.txt": requirements,
-        CONFIG: config.text.encode(),
-        "variables": _assignments(variables),
+        CONFIG: job.config.text.encode(),
+        "variables": _assignments(job.variables),
         "settings": _assignments(settings),
         "askpass": (repository.askpass if repository is not None else "").encode(),
         "run.sh": _RUN.encode(),
@@ -137,7 +146,7 @@ def submit(
     link.run(
         f"umask 077; mkdir -p {PLACE} && test -e {PLACE}/started || tar -x -C {PLACE}", _packed(parts), timeout_s=600
     )
-    link.run(_START.format(arguments=shlex.join(arguments)))
+    link.run(_START.format(arguments=shlex.join(job.arguments)))
 
 
 def _assignments(values: Mapping[str, str]) -> bytes:

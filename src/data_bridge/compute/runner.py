@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from data_bridge.clients.vast import OfferGone, VastClient
 from data_bridge.compute.choice import Candidate, Need, allowed_hours, filters, ranked
 from data_bridge.compute.credentials import Keys, keys_for
 from data_bridge.compute.following import Following, TimeOver, submit_to
-from data_bridge.compute.job import NOT_READY, Repository
+from data_bridge.compute.job import NOT_READY, Job, Repository
+from data_bridge.compute.links import Links
 from data_bridge.compute.reaping import end, held
 from data_bridge.compute.rentals import Rentals
 from data_bridge.compute.session import BadMachine, Order, Reach, VastSession, fate
@@ -94,6 +97,8 @@ class VastRemoteRunner:
         self._bad: set[int] = set()
         self._steal = False
         self._repeated: list[int] = []
+        self._links = Links(need)
+        self._tried = 0
 
     def candidates(self) -> list[Candidate]:
         """What may be rented now, the cheapest run first. Raises RetryableError when nothing may."""
@@ -142,6 +147,7 @@ class VastRemoteRunner:
                     self._client, self._rentals, account, tell=self._tell, patience=self._patience, reach=self._reach, step=self._step
                 )  # fmt: skip
                 tried += 1
+                self._tried = tried
                 try:
                     code = self._on(session, candidate)
                 except OfferGone:
@@ -207,12 +213,13 @@ class VastRemoteRunner:
             arguments = [*self._arguments, *(["--prefix", self._prefix] if self._prefix else [])]
             # who held partitions before was proved to be gone
             arguments += ["--steal"] if self._steal and "--steal" not in arguments else []
-            submit_to(
-                session, link, config, {**config.variables, **keys.variables}, arguments,
-                workdir=vast.workdir, repository=self._repository,
+            work = Job(
+                config, {**config.variables, **keys.variables}, arguments, vast.workdir, self._repository,
+                prefix=self._prefix or "", measure=self._links.matter(chosen),
             )  # fmt: skip
+            submit_to(session, link, work)
             self._step("submitted")
-            following = Following(session, self._log, self._hear)
+            following = Following(session, self._log, self._hear, partial(self._judge, session, chosen))
             try:
                 return following.to_the_end(link)
             except Told:
@@ -228,6 +235,18 @@ class VastRemoteRunner:
                 leads = [packed - done.get(partition, 0) for partition, packed in following.positions.items()]
                 self._repeated += [lead for lead in leads if lead > 0]
                 raise
+
+    def _judge(self, session: VastSession, chosen: Candidate, down: float, up: float) -> None:
+        """Raises BadMachine for links that are too slow, where another machine can be had instead."""
+        why = self._links.too_slow(chosen, down, up)
+        self._tell(f"link of machine {session.id}: {down:.0f} Mbit/s down, {up:.0f} up{why and f'; {why}'}")
+        others = False
+        if why and self._tried < self._vast.max_machines:
+            self._bad.add(chosen.offer.machine_id)
+            with suppress(RetryableError):
+                others = bool(self.candidates())
+        if others:
+            raise BadMachine(f"machine {session.id} has too slow a link")
 
     def _portable(self, keys: Keys) -> Portable:
         return portable(self._config, {**keys.blocks, "pipeline": {"staging_dir": f"{self._vast.workdir}/staging"}})

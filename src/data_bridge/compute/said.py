@@ -12,9 +12,10 @@ ONCE = r"""S="$HOME/.data-bridge"; R="$HOME/.cache/data-bridge/runs"
 f=$(ls -t "$R"/*/status.json 2>/dev/null | head -n 1)
 if [ -n "$f" ]; then cat "${f%/*}/graph.json" "$f"; fi
 """
-_SAY = r"""S="$HOME/.data-bridge"; R="$HOME/.cache/data-bridge/runs"; at={offset}; seen=; last=
+_SAY = r"""S="$HOME/.data-bridge"; R="$HOME/.cache/data-bridge/runs"; at={offset}; seen=; last=; linked=
 while :; do
   [ -e "$S/rc" ] && last=1
+  if [ -z "$linked" ] && [ -e "$S/link" ]; then cat "$S/link"; linked=1; fi
   f=$(ls -t "$R"/*/status.json 2>/dev/null | head -n 1)
   if [ -n "$f" ]; then
     d=${{f%/*}}
@@ -40,6 +41,8 @@ class Said:
         self._hear = hear
         self.positions: dict[int, int] = {}
         """Samples that were packed of each partition in work, from its start, as it was told last."""
+        self.speed: tuple[float, float] | None = None
+        """Of the machine's links, down and up in Mbit/s, once it was measured."""
         self._events = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="said", daemon=True)
@@ -71,6 +74,9 @@ class Said:
             told = json.loads(line)
         except ValueError:
             return
+        if isinstance(told, dict) and "down_mbit" in told:
+            self.speed = _speed(told)
+            return
         if isinstance(told, dict) and "event" in told:
             self._events += len(line) + 1
         if isinstance(told, dict) and "slots" in told:
@@ -83,3 +89,10 @@ def _positions(slots: Any) -> dict[int, int]:
         return {int(slot["partition"]): int(slot["samples"]) for slot in slots}
     except (TypeError, KeyError, ValueError):
         return {}
+
+
+def _speed(told: dict[str, Any]) -> tuple[float, float] | None:
+    try:
+        return float(told["down_mbit"]), float(told["up_mbit"])
+    except (TypeError, KeyError, ValueError):
+        return None
