@@ -18,6 +18,7 @@ from data_bridge.model.outline import Box
 from data_bridge.model.report import PlanReport, RunReport, StageStatus, StatusReport, VerifyReport
 from data_bridge.model.store import ObjectStore
 from data_bridge.monitor import stages as monitor_stages
+from data_bridge.monitor.detached import Detached, noted
 from data_bridge.monitor.folder import is_running, latest
 from data_bridge.monitor.session import Monitor
 from data_bridge.monitor.snapshot import Snapshot
@@ -172,6 +173,14 @@ def stage_statuses(report: StatusReport) -> tuple[StageStatus, ...]:
         with suppress(BridgeError):  # it has just ended, or does not listen
             paused = RunControl(report.run, socket_folders()).describe()["engine"]["state"] == "paused"
     return monitor_stages.stage_statuses(report, told, running=running, paused=paused)
+
+
+def detached(run: str) -> Detached | None:
+    """The last run in the background on this machine, of a run's id: whether it works, where it writes what it says, and how it
+    ended; None where none was."""
+    with suppress(RuntimeError):  # this user has no home
+        return noted(run_folder(run))
+    return None
 
 
 def stage_files(run: str) -> dict[str, Path]:

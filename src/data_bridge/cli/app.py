@@ -122,12 +122,20 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Show the plan; write nothing.")] = False,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="A source without samples is no error.")] = False,
     use_vast: UseVast = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Leave the run to work in the background; say where to find it.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Bring the source to verified shards. Run it again after any crash: it goes on where it stopped."""
     from data_bridge import api
 
     settings = settings_of(path, config, limit, allow_empty=allow_empty)
+    if use_vast and detach:
+        raise ConfigError(
+            "--detach is for runs on this machine: who rents one stays to give it back",
+            hint="Ctrl-C asks whether the run may go on there; data-bridge vast attach follows it again",
+        )
     if use_vast:
         from data_bridge.cli import renting
 
@@ -143,7 +151,7 @@ def run(
     if fresh and not yes and part is None:
         _confirm_fresh(settings, prefix)
     job = partial(api.run_pipeline, settings, workers=workers, prefix=prefix, fresh=fresh, steal=steal, slice=part)
-    _followed(job, path or config or Path(), as_json=as_json)
+    _followed(job, path or config or Path(), as_json=as_json, detach=detach)
 
 
 @app.command(epilog="Example: data-bridge finalize configs/quickstart.yaml")
@@ -182,15 +190,18 @@ def retry_failed(
     _followed(job, path or config or Path(), as_json=as_json)
 
 
-def _followed(job: "Callable[..., RunReport]", config: Path, *, as_json: bool) -> NoReturn:
-    """Do it under the eyes of the user, say how it ended, and exit accordingly."""
+def _followed(job: "Callable[..., RunReport]", config: Path, *, as_json: bool, detach: bool = False) -> NoReturn:
+    """Do it under the eyes of the user or in the background, say how it ended, and exit accordingly."""
+    from data_bridge.cli.detaching import attached, detached
     from data_bridge.cli.progress import observer_for
     from data_bridge.cli.runs import Remembering
 
-    with observer_for(sys.stderr, quiet=as_json) as shown:
-        result = job(observer=Remembering(shown, config))
-    say(words.as_json(result) if as_json else words.result(result, _command_line()))
-    raise typer.Exit(result.exit_code)
+    with (detached if detach else attached)(as_json=as_json) as telling:
+        as_json = as_json and not detach  # what it says then is a log for people
+        with observer_for(sys.stderr, quiet=as_json) as shown:
+            result = job(observer=Remembering(telling(shown), config))
+        say(words.as_json(result) if as_json else words.result(result, _command_line()))
+        raise typer.Exit(result.exit_code)
 
 
 @app.command(epilog="Example: data-bridge bench configs/quickstart.yaml")
@@ -234,12 +245,14 @@ def status(
     report = api.status(destination, settings)
     now = api.now(report.run)
     files = api.stage_files(report.run)
+    background = api.detached(report.run)
     stages = [asdict(stage) for stage in api.stage_statuses(report)]
-    say(
-        words.as_json(report, now=now, stage_files=files, stages=stages)
-        if as_json
-        else words.status(report, now, files)
-    )
+    if as_json:
+        say(
+            words.as_json(report, now=now, stage_files=files, stages=stages, background=words.in_background(background))
+        )
+    else:
+        say(words.status(report, now, files, background))
 
 
 @app.command(epilog="Example: data-bridge watch configs/quickstart.yaml")

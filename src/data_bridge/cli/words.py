@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from data_bridge.config import Settings
     from data_bridge.model.answers import Paid
     from data_bridge.model.report import PlanReport, RunReport, SliceStatus, StatusReport, VerifyReport
+    from data_bridge.monitor.detached import Detached
     from data_bridge.monitor.snapshot import Snapshot
 
 SIGNIFICANT_WAIT = 0.1
@@ -194,8 +195,14 @@ def _reading(place: str, kind: str) -> list[str]:
     return ["  webdataset.WebDataset([presigned URLs of the shards in shards.txt], shardshuffle=False)"]
 
 
-def status(report: "StatusReport", now: "Snapshot | None" = None, files: "Mapping[str, Path] | None" = None) -> str:
-    """The ledger in a few lines, what a run says at this moment, and where its stages left something to look at."""
+def status(
+    report: "StatusReport",
+    now: "Snapshot | None" = None,
+    files: "Mapping[str, Path] | None" = None,
+    background: "Detached | None" = None,
+) -> str:
+    """The ledger in a few lines, what a run says at this moment, where its stages left something to look at, and how the last
+    run in the background fares."""
     expected = f" of {report.samples_expected:,}" if report.samples_expected is not None else ""
     lines = [
         ("run", f"{report.run}  {'complete' if report.complete else 'not complete'}"),
@@ -210,6 +217,7 @@ def status(report: "StatusReport", now: "Snapshot | None" = None, files: "Mappin
         *((f"slice {s.slice}", _slice(s)) for s in report.slices),
         *(("error", error) for error in report.errors[:5]),
         *((f"{name} in", str(folder)) for name, folder in (files or {}).items()),
+        *(("background", f"{_fares(one)}; its words: {one.log}") for one in (background,) if one is not None),
     ]
     if now is not None:
         busiest = f", most at work: {now.busiest}" if now.busiest else ""
@@ -225,6 +233,22 @@ def status(report: "StatusReport", now: "Snapshot | None" = None, files: "Mappin
         ]
         lines.append(("now", f"{now.rate('run', 'samples_packed'):,.0f} samples/s packed, {slots}{busiest}"))
     return "\n".join(f"{name:<12} {text}" for name, text in lines)
+
+
+def _fares(background: "Detached") -> str:
+    if background.exit_code is not None:
+        return f"ended with exit code {background.exit_code}"
+    if background.running:
+        return f"process {background.pid} works"
+    return f"process {background.pid} was killed: run the same command again"
+
+
+def in_background(background: "Detached | None") -> dict[str, Any] | None:
+    """A run in the background as JSON has it."""
+    if background is None:
+        return None
+    names = ("pid", "running", "exit_code", "began", "ended", "log")
+    return {name: getattr(background, name) for name in names}
 
 
 def _paid(paid: "Paid") -> str:
