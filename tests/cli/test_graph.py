@@ -130,6 +130,15 @@ def test_a_join_stands_below_all_it_reads() -> None:
     assert [branch + box.name for branch, box in tree(boxes)] == ["source", "a", "b", "join", "writer"]
 
 
+def test_inputs_that_a_stage_tells_apart_are_drawn_with_their_names() -> None:
+    boxes = (
+        *SPLIT[:2],
+        Box("joined", "bill", ("parts.train", "parts.test"), ("joined",), names=("buyers", "wares")),
+    )
+
+    assert text(boxes).endswith("joined  bill  ← buyers: parts.train, wares: parts.test")
+
+
 def test_stages_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(CONFIG.replace("input: [upper, long]", "input: [upper, short]"))

@@ -87,6 +87,8 @@ def test_random_kills_in_a_row_leave_no_trace(
         ("files to tar", 5),
         ("arrays filtered in place", 1),
         ("arrays filtered in place", 2),
+        ("jsonl joined by name", 1),
+        ("jsonl joined by name", 2),
         ("jsonl tallied", 1),
         ("jsonl tallied", 2),
         ("jsonl tallied in threads, multiplied and divided", 2),

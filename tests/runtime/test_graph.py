@@ -50,6 +50,21 @@ def test_stages_may_be_written_in_any_order() -> None:
     assert [node.name for node in graph.nodes] == ["early", "late"]
 
 
+@pytest.mark.parametrize("executor", ["thread", "process", "inline"])
+def test_results_out_of_order_are_refused_whatever_the_executor(executor: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"stages\.map\.ordered: false would let the moment .* other bytes: leave it out"
+    ):
+        graph_of({**SAME, "ordered": False, "executor": executor})
+
+    assert graph_of({**SAME, "ordered": True, "executor": executor}).nodes
+
+
+def test_results_out_of_order_are_refused_beside_the_way_too() -> None:
+    with pytest.raises(ConfigError, match=r"stages\.preview\.ordered"):
+        graph_of(SAME, {"preview": {}, "ordered": False})
+
+
 def test_what_only_looks_is_passed_by() -> None:
     graph = graph_of(SAME, {"preview": {}}, {"filter": {"where": {"n": {"min": 1}}}}, {"preview": {"samples": 3}})
 

@@ -270,6 +270,19 @@ CASES: dict[str, Case] = {
             "stages": [{"shuffle": {"window": 16}}, {"dedupe": {"fields": ["text"]}}],
         },
     ),
+    "jsonl joined by name": Case(
+        json_lines,
+        {
+            "partition_bytes": 6_000,
+            "stages": [
+                {f"{STAGES}:Copies": {"most": 3}, "name": "copies"},
+                {"map": {"call": f"{STAGES}:stamped"}, "name": "stamp", "input": "source"},
+                {f"{STAGES}:Captioned": {}, "name": "joined", "input": {"texts": "copies", "pictures": "stamp"}},
+                {"map": {"call": f"{STAGES}:is_even_too"}, "name": "even", "input": "joined.both"},
+            ],
+            "writers": [{"name": "with", "input": "even"}, {"name": "without", "input": "joined.alone"}],
+        },
+    ),
     "parquet joined": Case(
         parquet,
         {

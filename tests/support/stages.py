@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from data_bridge.errors import ConfigError, FatalError
 from data_bridge.model.batch import Row, RowFailure
 from data_bridge.runtime.context import Context, RunTotals
+from data_bridge.runtime.multistage import MultiStage, Sample
 from data_bridge.runtime.stage import Outlet, Result, SideStage, Stage, StageBatch, StageOptions, StatefulStage, option
 
 
@@ -278,3 +279,20 @@ class Leaving(Stage[StageOptions]):
 
     def process(self, _batch: StageBatch) -> Result:
         raise SystemExit(0)
+
+
+class Captioned(MultiStage[StageOptions]):
+    """Puts the texts of a sample to its picture; what has no text goes another way."""
+
+    kind = "captioned"
+    takes = {"pictures": None, "texts": Page}
+    gives = ("both", "alone")
+
+    def combine(self, sample: Sample) -> Sample:
+        if not sample["pictures"]:
+            return {}
+        (picture,) = sample["pictures"]
+        if picture["id"] % 31 == 5:
+            raise ValueError(f"picture {picture['id']} is torn")
+        texts = [text["text"] for text in sample["texts"]]
+        return {"both": [{**picture, "texts": texts}]} if texts else {"alone": [picture]}

@@ -32,7 +32,9 @@ def _remark(box: Box) -> str:
     parts = [box.kind]
     if not box.enabled:
         parts.append("(off: samples pass unchanged)")
-    if len(box.inputs) > 1 or any("." in port for port in box.inputs):
+    if box.names:
+        parts.append(f"← {', '.join(f'{name}: {port}' for name, port in zip(box.names, box.inputs, strict=True))}")
+    elif len(box.inputs) > 1 or any("." in port for port in box.inputs):
         parts.append(f"← {', '.join(box.inputs)}")
     return "  ".join(parts)
 

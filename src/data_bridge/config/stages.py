@@ -60,8 +60,11 @@ class StageSettings(Section):
     kind: str = field(byte=True, description="what it does; in the file, the key that holds the options")
     options: Hidden = field({}, byte=True, description="the kind's own options")
     name: Name = field(byte=True, description="default: the kind, with a number where it stands twice")
-    input: str | tuple[str, ...] | None = field(
-        None, byte=True, description="stage or `stage.output` to read; a list joins; default: the stage before"
+    input: str | tuple[str, ...] | dict[str, str] | None = field(
+        None,
+        byte=True,
+        description="stage or `stage.output` to read; a list joins; names, of a stage that tells its inputs apart; default: the stage "
+        "before",
     )
     outputs: tuple[OutputSettings, ...] = field((), byte=True, description="named outputs, each with its queue")
     executor: Literal["auto", "inline", "thread", "process", "llm"] = field(
@@ -80,6 +83,11 @@ class StageSettings(Section):
     )
     rate: float | None = field(
         None, byte=False, gt=0, description="`llm`: calls that begin a second, in the whole run; default: any number"
+    )
+    ordered: bool = field(
+        True,
+        byte=False,
+        description="results come in the order of the samples, from threads too; false is refused: shards would depend on time",
     )
     pool: str | None = field(
         None, byte=False, description="one of `pools`: packets in its threads, or queued before it, share those bytes"
@@ -128,7 +136,14 @@ class StageSettings(Section):
     @property
     def inputs(self) -> tuple[str, ...]:
         """The outputs it reads, as written; empty = the stage before."""
+        if isinstance(self.input, dict):
+            return tuple(self.input.values())
         return (self.input,) if isinstance(self.input, str) else self.input or ()
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """What the stage calls each of them; empty where they go without names."""
+        return tuple(self.input) if isinstance(self.input, dict) else ()
 
 
 class PoolSettings(Section):

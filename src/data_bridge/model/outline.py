@@ -15,6 +15,8 @@ class Box(msgspec.Struct, frozen=True):
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     enabled: bool = True
+    names: tuple[str, ...] = ()
+    """What it calls its inputs, where it tells them apart."""
 
 
 def layers(boxes: Sequence[Box]) -> list[list[Box]]:

@@ -17,6 +17,7 @@ from data_bridge.model import source
 from data_bridge.model.batch import ArrowRows, Media, RowFailure, Rows
 from data_bridge.rows.decoding import decode
 from data_bridge.rows.picking import take
+from data_bridge.runtime.multistage import MultiStage
 from data_bridge.runtime.stage import Fields, Result, RowSchema, Stage, StageBatch
 
 if TYPE_CHECKING:
@@ -76,11 +77,30 @@ class Entered(msgspec.Struct, frozen=True):
 def entering(stage: Stage[Any], batch: StageBatch) -> Entered:
     """What of a batch fits into a stage."""
     wrong = _misfits(stage.input_schema, batch.rows, "needs")
+    if isinstance(stage, MultiStage):
+        wrong = _misfits_of_samples(stage, batch)
     if not wrong:
         return Entered(stage, batch)
     kept = np.delete(np.arange(len(batch), dtype=np.int64), list(wrong))
-    fit = StageBatch(take(batch.rows, kept), batch.indices[kept], batch.prefix)
+    if isinstance(stage, MultiStage):  # what else came of the same sample is not used without it
+        kept = np.flatnonzero(~np.isin(batch.indices, batch.indices[list(wrong)]))
+    origins = None if batch.origins is None else batch.origins[kept]
+    fit = StageBatch(take(batch.rows, kept), batch.indices[kept], batch.prefix, inputs=batch.inputs, origins=origins)
     return Entered(stage, fit, kept, tuple(RowFailure(row, why) for row, why in wrong.items()))
+
+
+def _misfits_of_samples(stage: MultiStage[Any], batch: StageBatch) -> dict[int, str]:
+    """Why samples do not fit into their inputs, by the first row of each that does not."""
+    assert batch.origins is not None, "only such a stage is asked"
+    wrong: dict[int, str] = {}
+    for number, name in enumerate(batch.inputs):
+        at = np.flatnonzero(batch.origins == number)
+        found = _misfits(stage.takes[name], take(batch.rows, at), f"needs at {name}") if stage.takes[name] else {}
+        wrong |= {int(at[row]): why for row, why in found.items()}
+    first: dict[int, int] = {}
+    for row in sorted(wrong):
+        first.setdefault(int(batch.indices[row]), row)
+    return {row: wrong[row] for row in first.values()}
 
 
 def _misfits(schema: RowSchema, rows: Rows, verb: str) -> dict[int, str]:

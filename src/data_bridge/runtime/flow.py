@@ -175,9 +175,11 @@ class Flow:
 
     def given(self, transit: Transit, *, every: bool = False) -> StageBatch:
         """What the next node of a packet's way gets. With `every` somebody will look at all outputs."""
+        node = self._graph.nodes[transit.at]
         lot = self._given(transit)
-        sole = not every and self._sole.issuperset(self._graph.nodes[transit.at].inputs)
-        return StageBatch(lot.rows, lot.indices, self._prefix, lot.made if sole else frozenset())
+        sole = not every and self._sole.issuperset(node.inputs)
+        origins = _origins([transit.lots[port] for port in node.inputs]) if node.names else None
+        return StageBatch(lot.rows, lot.indices, self._prefix, lot.made if sole else frozenset(), node.names, origins)
 
     def land(self, transit: Transit, result: Result | Mapping[str, Result], seconds: float) -> None:
         """Take a packet past its next node, which made this of it."""
@@ -274,6 +276,12 @@ def _merged(lots: Sequence[Lot]) -> Lot:
     indices = np.concatenate([lot.indices for lot in lots])
     order = np.argsort(offsets, kind="stable")
     return Lot(take(rows, order), offsets[order], indices[order])
+
+
+def _origins(lots: Sequence[Lot]) -> NDArray[np.int64]:
+    """From which of them each row of the samples merged comes."""
+    order = np.argsort(np.concatenate([lot.offsets for lot in lots]), kind="stable")
+    return np.repeat(np.arange(len(lots), dtype=np.int64), [len(lot) for lot in lots])[order]
 
 
 def _decoded(rows: Rows) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from data_bridge.errors import ConfigError
 from data_bridge.rows.decoding import STAGE
 from data_bridge.runtime.fitting import mismatches
+from data_bridge.runtime.multistage import MultiStage, given_by
 from data_bridge.runtime.paid import PaidStage
 from data_bridge.runtime.queue import Overflow
 from data_bridge.runtime.stage import Fields, RowSchema, SideStage, Stage, StatefulStage
@@ -45,6 +46,8 @@ class Node(msgspec.Struct, frozen=True):
     """Of the options on which a paid stage's answers depend."""
     rate: float | None = None
     """Calls of it that begin a second, over all slots; None = any number."""
+    names: tuple[str, ...] = ()
+    """What the stage calls its inputs, where it tells them apart."""
 
     @property
     def waits(self) -> bool:
@@ -180,16 +183,21 @@ class Graph(msgspec.Struct, frozen=True):
             if node.inputs[0] not in known:
                 continue  # beside the way nothing is observed
             given = known[node.inputs[0]]
-            refused += _misfits(node, node.stage.input_schema, [known.get(port, ()) for port in node.inputs], "needs")
+            inputs = [known.get(port, ()) for port in node.inputs]
+            refused += _misfits(node, node.stage.input_schema, inputs, "needs")
+            if isinstance(node.stage, MultiStage):
+                for name, fields in zip(node.names, inputs, strict=True):
+                    refused += _misfits(node, node.stage.takes[name], [fields], f"needs at {name}")
+            passed = dict.fromkeys(node.stage.outputs, given)
             try:
-                told = given if not node.enabled else node.stage.fields(given)
-                refused += _misfits(node, node.stage.output_schema, [told or ()], "gives")
+                told = given_by(node.stage, inputs, node.names) if node.enabled else passed
+                refused += _misfits(node, node.stage.output_schema, list((told or {"": ()}).values()), "gives")
             except ConfigError as error:
-                told = given if node.stage.bypassable else ()
+                told = passed if node.stage.bypassable else dict.fromkeys(node.stage.outputs, ())
                 refused.append((f"stages.{node.name}: {error.message}", error))
-            for output in node.outputs:
+            for name, output in zip(node.stage.outputs, node.outputs, strict=True):
                 if told is not None or number < main:
-                    known[output] = told if told is not None else observe[output]
+                    known[output] = told[name] if told is not None else observe[output]
         if refused:
             hint = next((error.hint for _, error in refused if error.hint), "")
             raise ConfigError("\n".join(message for message, _ in refused), hint=hint)

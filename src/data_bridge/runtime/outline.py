@@ -25,6 +25,7 @@ def outline(graph: Graph, source: str, writers: Mapping[str, str]) -> tuple[Box,
                 tuple(alone.get(port, port) for port in node.inputs),
                 tuple(alone.get(port, port) for port in node.outputs),
                 node.enabled,
+                node.names,
             )
             for node in graph.every
         ),

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from data_bridge.runtime.control import Request
 
+IN = "in"
+"""The name of an input that is the only one."""
 OUT = "out"
 """The name of an output that is the only one."""
 
@@ -63,6 +65,10 @@ class StageBatch(msgspec.Struct, frozen=True):
     mine: frozenset[str] = frozenset()
     """Fields whose numbers the stage may overwrite in place: the stage before it made that memory (`Result.made`), and
     nobody else reads it."""
+    inputs: tuple[str, ...] = ()
+    """Names of the inputs of a stage that tells them apart."""
+    origins: NDArray[np.int64] | None = None
+    """By which of those each row came: their numbers, shape (n,)."""
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -10,7 +10,8 @@ import msgspec
 
 from data_bridge.runtime.branches import Queueing, branches, loses
 from data_bridge.runtime.graph import SOURCE, WINDOW, WRITE, Graph, Node, Sink
-from data_bridge.runtime.stage import OUT, Stage, StatefulStage, Surveying
+from data_bridge.runtime.multistage import MultiStage
+from data_bridge.runtime.stage import IN, OUT, Stage, StatefulStage, Surveying
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -28,6 +29,8 @@ class Wanted(msgspec.Struct, frozen=True):
     """By output."""
     digest: str = ""
     rate: float | None = None
+    names: tuple[str, ...] = ()
+    """What the config calls each of `inputs`, where it names them."""
 
 
 class WantedSink(msgspec.Struct, frozen=True):
@@ -57,7 +60,7 @@ class _Wiring:
         nodes: dict[str, Node] = {}
         before: Wanted | None = None
         for stage in self.stages:
-            inputs = tuple(self._inputs(stage, before))
+            inputs, names = self._named(stage, tuple(self._inputs(stage, before)))
             nodes[stage.name] = Node(
                 stage.name,
                 stage.kind,
@@ -69,6 +72,7 @@ class _Wiring:
                 stage.pool,
                 stage.digest,
                 stage.rate,
+                names,
             )
             before = stage if stage.stage.outputs else before
         sinks = tuple(self._sinks(wanted, list(nodes.values())))
@@ -98,6 +102,22 @@ class _Wiring:
                 self.problems.append(f"{where}: reads {port} twice")
             seen.add(port)
             yield port
+
+    def _named(self, stage: Wanted, ports: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The inputs in the order in which the stage names them, and those names; none of a stage that joins what it reads."""
+        where = f"stages.{stage.name}.input"
+        apart = isinstance(stage.stage, MultiStage)
+        takes = tuple(stage.stage.takes) if isinstance(stage.stage, MultiStage) else (IN,)
+        names = stage.names or (takes if len(takes) == len(ports) == 1 else ())
+        if not names and not apart:
+            return ports, ()
+        if set(names) != set(takes):
+            form = ", ".join(f"{name}: …" for name in takes)
+            strange = f" there is no {', '.join(sorted(set(names) - set(takes)))};" if set(names) - set(takes) else ""
+            self.problems.append(f"{where}:{strange} the stage's inputs go by name: write `input: {{{form}}}`")
+            return ports, takes if len(ports) == len(takes) else ()
+        by_name = dict(zip(names, ports, strict=True))
+        return tuple(by_name[name] for name in takes), takes if apart else ()
 
     def _port(self, written: str, where: str, what: str) -> str:
         """The output that a name in the config means."""
@@ -176,6 +196,10 @@ class _Wiring:
             if node.pool and not node.waits:
                 self.problems.append(
                     f"stages.{node.name}.pool: no packet waits there: pools are for stages with threads and beside"
+                )
+            if node.waits and isinstance(node.stage, MultiStage):
+                self.problems.append(
+                    f"stages.{node.name}.executor: it puts together what a sample became, and `thread` gives rows one by one"
                 )
             if node.waits and isinstance(node.stage, StatefulStage):
                 self.problems.append(

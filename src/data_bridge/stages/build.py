@@ -10,6 +10,7 @@ from data_bridge.config import PipelineSettings, StageSettings, explained, publi
 from data_bridge.errors import ConfigError
 from data_bridge.runtime.branches import Queueing
 from data_bridge.runtime.graph import WINDOW, Graph
+from data_bridge.runtime.multistage import MultiStage
 from data_bridge.runtime.paid import CALLS, PaidStage, options_digest
 from data_bridge.runtime.stage import Outlet, Result, SideStage, Stage, StageBatch, StageOptions
 from data_bridge.runtime.threaded import WORKERS
@@ -64,8 +65,18 @@ def threads_of(spec: StageSettings, stage: Stage[Any]) -> int:
 def _wanted(spec: StageSettings, stage: Stage[Any], problems: list[str]) -> Wanted:
     if isinstance(stage, SideStage) and spec.executor != "auto":
         problems.append(f"stages.{spec.name}.executor: it has a thread of its own in every slot")
+    if isinstance(stage, MultiStage) and (strange := {output.name for output in spec.outputs} - set(stage.outputs)):
+        problems.append(
+            f"stages.{spec.name}.outputs: it has no {', '.join(sorted(strange))}; its own are {', '.join(stage.outputs)}"
+        )
     if isinstance(stage, SideStage) and spec.outputs:
         problems.append(f"stages.{spec.name}.outputs: it only looks at samples and gives none on")
+    if not spec.ordered:
+        problems.append(
+            f"stages.{spec.name}.ordered: false would let the moment at which a result is ready decide in which shard it is, and every "
+            "run would give other bytes: leave it out; a slow sample holds up only those behind it, `workers` and `queue_capacity` of "
+            "its outputs say how many are on their way meanwhile"
+        )
     paid = isinstance(stage, PaidStage)
     if spec.executor == "llm" and not paid:
         problems.append(
@@ -94,6 +105,7 @@ def _wanted(spec: StageSettings, stage: Stage[Any], problems: list[str]) -> Want
         queues,
         digest,
         spec.rate,
+        () if isinstance(stage, _Missing) else spec.input_names,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -16,8 +17,10 @@ from data_bridge.model.batch import ArrowRows, DictRows, LineRows, Row, RowFailu
 from data_bridge.rows.decoding import decode
 from data_bridge.rows.values import dump
 from data_bridge.runtime.fitting import entering, fitted
+from data_bridge.runtime.multistage import MultiStage, Sample
 from data_bridge.runtime.stage import OUT, Result, Stage, StageBatch, Surveying, by_output, identities
 from data_bridge.stages.build import build
+from data_bridge.stages.registry import stage_class
 
 Given = Stage[Any] | Mapping[str, Any]
 """A stage, or one as a config writes it: `{"filter": {…}, "outputs": […]}`."""
@@ -51,6 +54,11 @@ def stage_of(given: Given) -> Stage[Any]:
         return given
     try:
         settings = PipelineSettings.model_validate({"name": "webdataset", "input_uri": "samples", "stages": [given]})
+        kind = stage_class(settings.stages[0].kind)
+        if issubclass(kind, MultiStage):  # there is nothing that its inputs could be
+            stage = kind(kind.Options.model_validate(settings.stages[0].options))
+            stage.check()
+            return stage
     except ValidationError as error:
         raise ConfigError(str(error)) from error
     return build(settings, check=True).every[0].stage
@@ -65,6 +73,8 @@ def run_stage(
     plain values: arrays are lists.
     """
     stage = stage_of(given)
+    if isinstance(stage, MultiStage):
+        raise TypeError("a stage that tells its inputs apart is run by `run_multistage`")
     rows = samples if isinstance(samples, (LineRows, ArrowRows, DictRows)) else DictRows(copy.deepcopy(list(samples)))
     size = batch or max(len(rows), 1)
     names = stage.outputs or (OUT,)
@@ -85,6 +95,31 @@ def run_stage(
         stage.close()
     run.failures.sort(key=lambda failure: failure.offset)
     return run
+
+
+def run_multistage(given: Given, samples: Sequence[Sample]) -> StageRun:
+    """What a stage that tells its inputs apart makes of samples, each given as the rows it became at every input. Origins
+    and failures speak of these samples."""
+    stage = stage_of(given)
+    assert isinstance(stage, MultiStage), f"{type(stage).__name__} is no MultiStage"
+    names = tuple(stage.takes)
+    places = [
+        (n, at, row) for n, one in enumerate(samples) for at, name in enumerate(names) for row in one.get(name, ())
+    ]
+    whose = np.array([n for n, _, _ in places], dtype=np.int64)
+    origins = np.array([at for _, at, _ in places], dtype=np.int64)
+    batch = StageBatch(DictRows(copy.deepcopy([row for *_, row in places])), whose, inputs=names, origins=origins)
+    run = StageRun({name: [] for name in stage.outputs}, {name: [] for name in stage.outputs})
+    stage.setup()
+    try:
+        _add(run, by_output(stage, fitted(stage, batch)), 0)
+    finally:
+        stage.close()
+    return StageRun(
+        run.outputs,
+        {name: whose[origin].tolist() for name, origin in run.origins.items()},
+        [replace(failure, offset=int(whose[failure.offset])) for failure in run.failures],
+    )
 
 
 def _marked(stage: Surveying[Any], batches: Sequence[StageBatch]) -> NDArray[np.int64]:
