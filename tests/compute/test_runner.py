@@ -1,6 +1,7 @@
 """Whole runs on rented machines: the fake's containers, a real sshd, a real S3 server over TLS."""
 
 import io
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from fake_vast.machines import why_not
 from fake_vast.offers import offer
 from fake_vast.server import Server, serving
 from fake_vast.world import World
+from support.fake_hub import session_hub
 from support.kill_remote import bucket_tree
 from support.rented import QUICK, Ready, quick_client
 from support.seaweed import OWNER, Seaweed
@@ -181,3 +183,75 @@ def test_a_machine_whose_link_is_not_what_was_offered_is_replaced_early_in_the_r
     assert world.living == []
     assert setting.tree("there") == setting.here()
     assert not [key for key in setting.everything("there") if "bench-" in key]
+
+
+HUB_TOKEN = "hf_token_that_nobody_may_see"
+
+
+class Everywhere:
+    """Every place where a secret might come to light while a run goes on elsewhere."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._over = threading.Event()
+        self.seen: dict[str, bytes] = {}
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> "Everywhere":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(0.03):  # the machines' processes are among those of this one
+            for place in Path("/proc").glob("[0-9]*/cmdline"):
+                with suppress(OSError):
+                    self.seen.setdefault(f"{place} {hash(line := place.read_bytes())}", line)
+
+    def __call__(self, step: str) -> None:
+        """Before the machine is destroyed: its own files, those of its sshd and what the vendor tells of it."""
+        if step != "ending":
+            return
+        for instance in self._world.living:
+            self.seen["record"] = str(instance.record()).encode()
+            assert isinstance(instance.machine, Ready)
+            for file in instance.machine.place.rglob("*"):
+                if file.is_file() and not {"venv", "uv", ".local"} & set(
+                    file.parts[len(instance.machine.place.parts) :]
+                ):
+                    self.seen[str(file)] = file.read_bytes()
+
+
+def test_a_private_dataset_of_the_hub_comes_out_as_at_home_and_no_secret_is_anywhere(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = setting.server.world
+    monkeypatch.setenv("HUB_TOKEN", HUB_TOKEN)
+    rows = "".join(json.dumps({"id": n, "text": f"row {n} " * 20}) + "\n" for n in range(500)).encode()
+    files = {"data/train-0.jsonl": rows, "data/train-1.jsonl": rows.replace(b"row", b"line")}
+    session_hub().push("org/private", files, tokens=frozenset({HUB_TOKEN}))
+    setting.raw["pipeline"] = {
+        "input_uri": "hf://org/private", "samples_per_shard": 100, "source_options": {"load_kwargs": {"token": "${HUB_TOKEN}"}},
+    }  # fmt: skip
+
+    with Everywhere(world) as everywhere:
+        ended = setting.remotely("there", step=everywhere)
+
+    assert (ended.exit_code, ended.samples) == (0, 1000), (setting.told, setting.log.getvalue().decode())
+    assert setting.tree("there") == setting.here()
+    said = {"log": setting.log.getvalue(), "told": "\n".join(setting.told).encode(), **everywhere.seen}
+    said |= {f"call {n}": str((c.path, c.body)).encode() for n, c in enumerate(world.journal)}
+    said |= {str(p): p.read_bytes() for p in setting.place.rglob("rentals/**/*") if p.is_file()}
+    said |= setting.everything("there")
+    assert any(place.endswith("/.data-bridge/config.json") for place in said)
+    assert any(place.endswith("/status.json") for place in said)
+    assert [where for where, line in said.items() if "cmdline" in where and b"data_bridge" in line]
+    own = [instance.key for instance in world.instances.values()]
+    for secret in (OWNER[1], HUB_TOKEN, world.account_key, *own):
+        assert [where for where, text in said.items() if secret.encode() in text] == []
+    for instance in world.instances.values():
+        assert isinstance(instance.machine, Ready)
+        assert not instance.machine.place.exists()

@@ -54,7 +54,11 @@ class Ready(Container):
     """A container with Python and uv, whose image knows the certificates of the test's stores."""
 
     def __init__(self) -> None:
-        passed = {k: v for k, v in os.environ.items() if k.startswith(("UV_", "PIP_")) or k == "SSL_CERT_FILE"}
+        passed = {
+            k: v
+            for k, v in os.environ.items()
+            if k.startswith(("UV_", "PIP_")) or k in ("SSL_CERT_FILE", "HF_ENDPOINT")
+        }
         cached = _uv_cache()
         lent = [cached] if cached.is_relative_to("/root") else []
         super().__init__({**passed, "UV_CACHE_DIR": str(cached), "AWS_CA_BUNDLE": str(authority().ca_file)}, lent=lent)

@@ -58,7 +58,7 @@ if [ -e "$S/repository" ]; then cd "$S/repository"; fi
 set -a; . "$S/variables"; set +a
 rm -f "$S/variables"
 if [ -n "$MEASURE" ]; then
-  "$S/venv/bin/python" -m data_bridge.measure.link "$S/config.json" "$PREFIX" > "$S/link.new" 2>/dev/null && mv "$S/link.new" "$S/link" || :
+  "$S/venv/bin/python" -m data_bridge.measure.link "$S/config.json" "$PREFIX" "$S/link" 2>/dev/null || :
 fi
 trap - EXIT
 exec "$S/venv/bin/python" -m data_bridge run "$S/config.json" "$@"

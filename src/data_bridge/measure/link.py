@@ -17,6 +17,7 @@ from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines.destination import output_uri
 from data_bridge.pipelines.factory import PipelineFactory
 from data_bridge.storage import open_store
+from data_bridge.utils.files import replacing
 
 SECONDS = 5.0
 MOST_BYTES = 512_000_000
@@ -88,10 +89,12 @@ def _rate(work: Callable[[_Count, int], None]) -> float:
 
 
 def main() -> None:
-    """Of the config and the prefix ("" = none) that are named: one line of JSON."""
-    settings = load_settings(Path(sys.argv[1]))
-    down, up = measured_link(settings, open_store(output_uri(settings, sys.argv[2] or None), settings))
-    sys.stdout.write(json.dumps({"down_mbit": round(down, 1), "up_mbit": round(up, 1)}) + "\n")
+    """Of the config and the prefix ("" = none) that are named: one line of JSON in the file that is named."""
+    config, prefix, file = sys.argv[1:]
+    settings = load_settings(Path(config))
+    down, up = measured_link(settings, open_store(output_uri(settings, prefix or None), settings))
+    with replacing(Path(file), "new") as target:
+        target.write(json.dumps({"down_mbit": round(down, 1), "up_mbit": round(up, 1)}).encode() + b"\n")
 
 
 if __name__ == "__main__":
