@@ -35,6 +35,9 @@ Prefix = Annotated[
     str | None, typer.Option("--prefix", help="Name of the dataset at the destination.", show_default=False)
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N samples (a dataset of its own).")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=0, help="Worker processes; 0 = in this process. [default: usable cores]")
+]
 UseVast = Annotated[bool, typer.Option("--use-vast", help="On a machine rented for it from Vast.ai.")]
 Slice = Annotated[
     str | None, typer.Option("--slice", metavar="i/N", help="Slice i of N of the run.", show_default=False)
@@ -108,9 +111,7 @@ def run(
     config: ConfigOption = None,
     prefix: Prefix = None,
     limit: Limit = None,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Worker processes; 0 = in this process. [default: usable cores]")
-    ] = None,
+    workers: Workers = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete what an earlier run made there and start over.")
     ] = False,
@@ -176,9 +177,7 @@ def retry_failed(
     config: ConfigOption = None,
     prefix: Prefix = None,
     limit: Limit = None,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Worker processes; 0 = in this process. [default: usable cores]")
-    ] = None,
+    workers: Workers = None,
     steal: Annotated[bool, typer.Option("--steal", help="Take over from a run that only seems alive.")] = False,
     as_json: Json = False,
 ) -> None:

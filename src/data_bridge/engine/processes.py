@@ -1,10 +1,9 @@
 """Runs partitions on worker processes of this machine and survives the death of any of them."""
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import wait
 
 from data_bridge.engine.base import (
     Audience,
@@ -13,21 +12,17 @@ from data_bridge.engine.base import (
     Poison,
     Results,
     WorkFactory,
-    committed,
     nowhere,
 )
+from data_bridge.engine.crashes import Crashes
+from data_bridge.engine.crew import Crew
 from data_bridge.engine.orders import Orders, Standing, news
 from data_bridge.engine.signals import STOPPING, StopSignals, handle_signals
-from data_bridge.engine.slot import Broken, Cores, Finished, Message, Quit, Ready, Signs, Stop, Take
+from data_bridge.engine.slot import Broken, Cores, Finished, Message, Ready, Signs, Stop, Take
 from data_bridge.engine.worker import Worker, pickled
 from data_bridge.errors import FatalError, Interrupted
-from data_bridge.events import Event, Notice, Observer, SlotLost
-from data_bridge.runtime.nursery import Nursery
+from data_bridge.events import Notice, Observer, SlotLost
 
-TICK_S = 0.25
-START_S = 120.0
-"""A worker imports its libraries in silence; on a loaded machine or a network disk that takes its time."""
-LEAVE_S = 5.0
 SPARE_S = 2.0
 """How long cores are without a partition before others may use them: a process costs a good part of a second."""
 
@@ -51,7 +46,7 @@ class ProcessEngine:
         self._hang_timeout_s = hang_timeout_s
         self._crash_limit = crash_limit
         self._orders = orders or Orders()
-        self._early: _Crew | None = None
+        self._early: Crew | None = None
 
     @contextmanager
     def ready(self, factory: WorkFactory, partitions: Sequence[int]) -> Generator[None]:
@@ -69,7 +64,7 @@ class ProcessEngine:
     ) -> EngineReport:
         """See `Engine.run`. The second signal kills the workers."""
         audience = Audience(observer)
-        crashes = _Crashes(self._crash_limit, poison)
+        crashes = Crashes(self._crash_limit, poison)
         with handle_signals() as stop:
             crew, self._early = self._early or self._crew(factory), None
             crew.slots = self._orders.standing.slots or self._slots
@@ -84,107 +79,8 @@ class ProcessEngine:
         drained = self._orders.standing.draining
         return run.results.report(interrupted=run.interrupted, drained=drained, peak_bytes=run.peak_bytes)
 
-    def _crew(self, factory: WorkFactory) -> "_Crew":
-        return _Crew(self._slots, pickled(factory), self._hang_timeout_s)
-
-
-class _Crew:
-    """The worker processes, by slot number."""
-
-    def __init__(self, slots: int, factory: bytes, hang_timeout_s: float) -> None:
-        self.slots = slots
-        self._factory = factory
-        self._limits_s = {
-            "starting": max(START_S, hang_timeout_s),
-            "idle": float("inf"),
-            "working": hang_timeout_s,
-            "leaving": LEAVE_S,
-        }
-        self._clock = time.monotonic()
-        self._nursery = Nursery() if Nursery.possible() else None
-        self.workers: dict[int, Worker] = {}
-
-    def grow(self, wanted: int) -> None:
-        """Start workers until `wanted` of them are on their way, as far as there are free slots."""
-        starting = sum(w.state == "starting" for w in self.workers.values())
-        free = [n for n in range(self.slots) if n not in self.workers]
-        for number in free[: max(0, wanted - starting)]:
-            self.workers[number] = Worker(number, self._factory, self._nursery)
-
-    def ready(self) -> list[Worker]:
-        """Wait a moment for workers that have a message; one that closed its pipe is killed."""
-        by_pipe = {w.pipe: w for w in self.workers.values()}
-        sentinels = [w.sentinel for w in self.workers.values()]
-        return [by_pipe[r] for r in wait([*by_pipe, *sentinels], TICK_S) if r in by_pipe]
-
-    def hung(self) -> list[Worker]:
-        """Workers that were silent for too long.
-
-        Only time in which the driver was listening counts: neither a slow observer nor a suspended
-        terminal must look like a hang.
-        """
-        now = time.monotonic()
-        elapsed, self._clock = min(now - self._clock, 2 * TICK_S), now
-        for worker in self.workers.values():
-            worker.silent_s += elapsed
-        return [w for w in self.workers.values() if w.silent_s > self._limits_s[w.state]]
-
-    def dismiss(self, worker: Worker) -> None:
-        worker.state = "leaving"
-        worker.silent_s = 0.0
-        worker.tell(Quit())
-
-    def end(self) -> None:
-        """No worker is left afterwards: those that were told to leave get a moment, all others none."""
-        deadline = time.monotonic() + LEAVE_S
-        for worker in self.workers.values():
-            if worker.state == "leaving":
-                worker.join(max(0.0, deadline - time.monotonic()))
-        for worker in self.workers.values():
-            worker.kill()
-            worker.bury()
-        self.workers.clear()
-        if self._nursery is not None:
-            self._nursery.end()
-            self._nursery = None
-
-
-class _Crashes:
-    """Where each partition in work stands, and how often it lost its worker there."""
-
-    def __init__(self, limit: int, poison: Poison) -> None:
-        self.limit = limit
-        self._poison = poison
-        self._index: dict[int, int] = {}
-        self._deaths: dict[int, Counter[int]] = {}
-
-    def follow(self, partition: int, event: Event) -> None:
-        self._index[partition] = committed(self.index(partition), event)
-
-    def index(self, partition: int) -> int:
-        """Samples committed, as far as the driver was told."""
-        return self._index.get(partition, 0)
-
-    def death(self, partition: int, why: str) -> Outcome | None:
-        """Count one; an outcome when the partition is to be given up."""
-        index = self.index(partition)
-        deaths = self._deaths.setdefault(partition, Counter())
-        deaths[index] += 1
-        if deaths[index] < self.limit:
-            return None
-        where = self._poison(partition)
-        error = FatalError(
-            f"partition {partition} killed its worker {self.limit} times at sample {index}"
-            f"{f' ({where})' if where else ''}; the last one {why}",
-            hint="all samples before it are committed; look at those that follow. SIGKILL from outside usually means "
-            "that memory ran out: use fewer workers",
-        )
-        return Outcome(partition, "failed", error, index)
-
-    def forget(self, partition: int) -> None:
-        """The partition has ended."""
-        self._index.pop(partition, None)
-        self._deaths.pop(partition, None)
+    def _crew(self, factory: WorkFactory) -> Crew:
+        return Crew(self._slots, pickled(factory), self._hang_timeout_s)
 
 
 class _Run:
@@ -192,10 +88,10 @@ class _Run:
 
     def __init__(
         self,
-        crew: _Crew,
+        crew: Crew,
         partitions: Sequence[int],
         audience: Audience,
-        crashes: _Crashes,
+        crashes: Crashes,
         stop: StopSignals,
         orders: Orders,
     ) -> None:

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, ItemsView
 from contextlib import ExitStack, closing, suppress
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,35 +13,33 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from data_bridge.config import PoolSettings, Settings, hidden_in, redacted
-from data_bridge.errors import BridgeError, BusyError, ConfigError, ConflictError, Fenced, IntegrityError, StoreError
+from data_bridge.errors import BridgeError, BusyError, Fenced
 from data_bridge.events import BudgetUsed, PartitionClaimed, PartitionDone
 from data_bridge.io.sources.stream import SampleStream
 from data_bridge.model.manifest import Manifest
-from data_bridge.model.plan import Generation, Part, Partition, Plan
+from data_bridge.model.plan import Part, Partition, Plan
 from data_bridge.model.shards import Done, Failed
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
 from data_bridge.pipelines.beside import Beside, looking_folder
 from data_bridge.pipelines.commit import Committer, Control, Opening
-from data_bridge.pipelines.finalize import finalize, published
-from data_bridge.pipelines.fresh import start_over
+from data_bridge.pipelines.finalize import finalize
 from data_bridge.pipelines.metering import Metering
 from data_bridge.pipelines.packing import Packing
+from data_bridge.pipelines.preparing import Prepared
 from data_bridge.pipelines.process import PartitionRun
 from data_bridge.pipelines.remembering import standing
-from data_bridge.pipelines.retrying import chosen, plan_retry, replay
+from data_bridge.pipelines.retrying import chosen, replay
 from data_bridge.pipelines.sinks import SinkPlan, sink_plans
-from data_bridge.pipelines.staging import PROBES, Staging, foreign, staging_base
+from data_bridge.pipelines.staging import Staging, staging_base
 from data_bridge.pipelines.survey import Look, Survey, Surveyed, look_at, surveyors
-from data_bridge.pipelines.told import owed
 from data_bridge.pipelines.where import Where
 from data_bridge.runtime.graph import Graph
 from data_bridge.runtime.pool import Pool
 from data_bridge.stages.build import build
-from data_bridge.utils import claims
 from data_bridge.utils.budget import Budgeted, ByteBudget, slot_bytes, usable_memory
 from data_bridge.utils.files import sha256_of, sweep_partials
-from data_bridge.utils.progress import Ledger, PartitionLog, ProgressTracker, dump
+from data_bridge.utils.progress import Ledger, PartitionLog, ProgressTracker
 
 if TYPE_CHECKING:
     from data_bridge.pipelines.answers import Answers
@@ -57,25 +55,19 @@ class Takeover(msgspec.Struct, frozen=True):
     steal: bool = False
 
 
-class Pipeline:
+class Pipeline(Prepared):
     """One dataset on its way from source to destination. Holds no open file or connection of its own."""
 
     def __init__(self, settings: Settings, store: ObjectStore, *, plan: Plan | None = None, slots: int = 1) -> None:
-        self.settings = settings
-        self.store = store
         self.budget = ByteBudget(slot_bytes(settings.pipeline.memory_bytes, slots, usable_memory()))
         """What everything in flight in this slot draws on."""
-        self.stream = SampleStream(settings, budget=self.budget)
+        super().__init__(settings, store, SampleStream(settings, budget=self.budget), plan)
         self.pools = {name: Pool(name, ByteBudget(max(1, pool.bytes // slots))) for name, pool in self._pool_settings()}
         """Memory for packets that wait, by name; what has none of its own draws on that of "", the slot's."""
         self.pools[""] = Pool("", self.budget)
         if isinstance(store, Budgeted):
             store.draw_on(self.budget)
-        self._plan = plan
         self._slots = slots
-        self._probed = False
-        self.sample_bytes: float | None = None
-        """Source bytes per sample, estimated when the source is planned for the first time."""
 
     def share_among(self, slots: int) -> None:
         """So many slots share memory and staging now."""
@@ -88,11 +80,6 @@ class Pipeline:
     def _pool_settings(self) -> ItemsView[str, PoolSettings]:
         return self.settings.pipeline.pools.items()
 
-    @property
-    def plan(self) -> Plan:
-        assert self._plan is not None, "prepare() comes first"
-        return self._plan
-
     @cached_property
     def graph(self) -> Graph:
         """How the stages of the config hang together. Its stages do no work: those of a partition are made for it."""
@@ -101,87 +88,6 @@ class Pipeline:
     @property
     def ledger(self) -> Ledger:
         return Ledger(self.store, self.plan.run)
-
-    def preview(self) -> tuple[Plan, bool]:
-        """The plan as it would be, and whether it already stands at the destination; writes nothing."""
-        identity = self._identity()
-        recorded = planning.read_plan(self.store, identity.run) if identity else None
-        if identity is None or recorded is None:
-            self._refuse_foreign(identity)
-            first, self.sample_bytes = planning.first_generation(self.settings, self.stream)
-            return Plan(run=identity.run if identity else "", generations=(first,)), False
-        planning.check_unchanged(self.settings, recorded, mended=partial(self._owes_an_end, recorded))
-        grown = planning.grown_generation(self.settings, self.stream, recorded)
-        if grown is not None:
-            planning.check_unchanged(self.settings, recorded)
-        return (_with(recorded, grown), False) if grown else (recorded, True)
-
-    def _owes_an_end(self, plan: Plan) -> bool:
-        """Whether nothing is left to do but to tell stages that the dataset is complete: that makes no bytes."""
-        return published(self.store, plan) and any(owed(self.settings, self.store, plan))
-
-    def _identity(self) -> planning.Identity | None:
-        try:
-            return planning.read_identity(self.store)
-        except StoreError as error:
-            raise ConfigError(f"cannot use {self.store.uri}: {error.message}", hint=error.hint) from error
-
-    def prepare(self) -> Plan:
-        """Fix the plan at the destination, or continue the one that stands there.
-
-        Raises ConfigError or ConflictError before anything is written when config, source or destination do not fit.
-        """
-        plan, recorded = self.preview()
-        if not recorded:
-            self.probe()
-            plan = self._record(plan)
-        self._plan = plan
-        return plan
-
-    def prepare_retry(self) -> Plan:
-        """Plan another try of all samples that failed, or go on with one that was begun; see `plan_retry`."""
-        self._plan = plan_retry(self.settings, self.store, self.stream, self._identity(), self.probe)
-        return self._plan
-
-    def prepare_anew(self, *, steal: bool = False) -> Plan:
-        """Plan the source, and only then take away what an earlier run made at the destination."""
-        first, self.sample_bytes = planning.first_generation(self.settings, self.stream)
-        self.probe()
-        start_over(self.store, steal=steal)
-        self._plan = self._record(Plan(run="", generations=(first,)))
-        return self._plan
-
-    def probe(self) -> None:
-        """Make sure once that the store keeps what it is given, and learn what it can do."""
-        if not self._probed:
-            self.store.probe(PROBES)
-            self._probed = True
-
-    def _record(self, plan: Plan) -> Plan:
-        run = plan.run or claims.new_token()
-        identity = planning.Identity(run=run)
-        if not self.store.put_if_absent(planning.IDENTITY_KEY, dump(identity)):
-            there = planning.read_identity(self.store)
-            if there is None:
-                raise IntegrityError(f"{planning.IDENTITY_KEY} at {self.store.uri} appears and vanishes")
-            run = there.run
-        if planning.append_generation(self.store, run, plan.generations[-1]):
-            return Plan(run=run, generations=plan.generations)
-        # another run was faster; where it planned the same, it is as good as ours
-        theirs = planning.read_plan(self.store, run)
-        assert theirs is not None, "the record that beat ours is there"
-        planning.check_unchanged(self.settings, theirs)
-        return theirs
-
-    def _refuse_foreign(self, identity: planning.Identity | None) -> None:
-        """A destination with other things in it is not ours to write to."""
-        if identity is not None:
-            return
-        for found in foreign(self.store):
-            raise ConflictError(
-                f"{self.store.uri} already holds something that data-bridge did not make (first: {found.key})",
-                hint="name an empty destination in pipeline.output_uri",
-            )
 
     def logs(self) -> dict[int, PartitionLog]:
         """What the ledger says of every partition."""
@@ -392,7 +298,3 @@ class Pipeline:
     def _where(self, part: Part) -> Where:
         uris = [part.files[p.file].uri for p in part.partition.pieces]
         return Where(part.partition, uris, counted=self.plan.first.counted)
-
-
-def _with(plan: Plan, generation: Generation) -> Plan:
-    return Plan(run=plan.run, generations=(*plan.generations, generation))
