@@ -1,6 +1,7 @@
 """Money: whatever goes wrong and wherever the client dies, at the end no machine lives and the bill stands still."""
 
 import multiprocessing
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -36,26 +37,37 @@ FAULTS = [
     Case("exits", boot="exits"),
     Case("goes offline", boot="goes_offline"),
     Case("no ports", boot="no_ports"),
+    Case("no sshd", boot="no_sshd"),
+    Case("rental too early", faults=(Fault("create", "too_often_text", 2),)),
+    Case("not known at first", knobs=(("unknown_for_s", 0.2), ("listed_after_s", 0.2))),
+    Case("dearer than offered", knobs=(("dearer", 1.5),)),
 ]
+
+
+def _with(fault: Case, death: Death, step: str) -> Case:
+    return Case(fault.name, death, step, fault.faults, fault.boot, fault.knobs)
+
+
 SHOTS: tuple[tuple[Death, str], ...] = (
     ("none", ""),
     ("SIGKILL", "answered"),
     ("SIGTERM", "ending"),
     ("network", "ending"),
 )
-CASES = PLAIN + [
-    Case(f.name, death, step, f.faults, f.boot, f.knobs) for f in FAULTS for death, step in SHOTS
-]  # fmt: skip
+CASES = PLAIN + [_with(fault, death, step) for fault in FAULTS for death, step in SHOTS]
+
+
+def played(cases: Sequence[Case], folder: Path) -> dict[str, Outcome]:
+    """Several at a time: most of it is waiting."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["support.money"])
+    with ThreadPoolExecutor(10) as pool:
+        outcomes = pool.map(lambda case: play(case, folder / str(case).replace("/", "-")), cases)
+        return {str(case): outcome for case, outcome in zip(cases, outcomes, strict=True)}
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    """All of them, several at a time: most of it is waiting."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["support.money"])
-    folder: Path = tmp_path_factory.mktemp("money")
-    with ThreadPoolExecutor(10) as pool:
-        played = pool.map(lambda case: play(case, folder / str(case).replace("/", "-")), CASES)
-        return {str(case): outcome for case, outcome in zip(CASES, played, strict=True)}
+    return played(CASES, tmp_path_factory.mktemp("money"))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -79,3 +91,17 @@ def test_there_are_enough_cases_and_they_differ(outcomes: dict[str, Outcome]) ->
     assert len(outcomes) == len(CASES) >= 60
     assert sum(outcome.rented for outcome in outcomes.values()) >= 60
     assert sum(outcome.leaked for outcome in outcomes.values()) == 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_no_money_leaks_in_the_whole_product_of_faults_and_deaths_and_steps(fault: Case, tmp_path: Path) -> None:
+    cases = [_with(fault, death, step) for death in DEATHS for step in STEPS]
+
+    found = played(cases, tmp_path)
+
+    left = {str(case) for case in cases if case.watched and found[str(case)].left}
+    wrong = {name: o for name, o in found.items() if (o.leaked, o.unmatched, o.open) != (0.0, [], 0) or name in left}
+    assert wrong == {}
+    assert len(found) == len(DEATHS) * len(STEPS) == 36

@@ -91,6 +91,7 @@ class Instance:
         own = {"CONTAINER_ID": str(self.id), "VAST_CONTAINERLABEL": f"C.{self.id}", "PUBLIC_IPADDR": "127.0.0.1"}
         if self.request.get("_container_key", True):
             own["CONTAINER_API_KEY"] = self.key
+        self.machine.sshd = self.machine.sshd and self.boot != "no_sshd"
         self.machine.start({**variables, **own}, self.request.get("onstart") or "", self.keys)
         self.actual, self.message = "running", "success, running python_3.12/ssh"
         self.ran_from = time.time()

@@ -67,6 +67,8 @@ class Machine(Protocol):
     """The processes of one instance."""
 
     port: int | None
+    sshd: bool
+    """Whether it lets anybody in."""
 
     def start(self, env: Mapping[str, str], onstart: str, keys: list[str]) -> None: ...
     def authorize(self, key: str) -> None: ...
@@ -78,6 +80,7 @@ class NoMachine:
     """Nothing runs; the vendor only says so."""
 
     port: int | None = None
+    sshd = False
 
     def start(self, env: Mapping[str, str], onstart: str, keys: list[str]) -> None:
         pass
@@ -99,7 +102,7 @@ class Container:
     def __init__(self, image: Mapping[str, str] | None = None, *, sshd: bool = True, lent: Sequence[Path] = ()) -> None:
         self._image = dict(image or {})
         self._lent = [str(path) for path in lent]
-        self._sshd = sshd
+        self.sshd = sshd
         self._process: subprocess.Popen[bytes] | None = None
         self.port: int | None = None
         self.place = Path(tempfile.mkdtemp(prefix="fake-vast-"))
@@ -123,7 +126,7 @@ class Container:
         (self.root / ".no_auto_tmux").touch()
         (self.root / ".ssh" / "authorized_keys").write_text("".join(f"{key}\n" for key in keys))
         (self.place / "onstart.sh").write_text(onstart)
-        if self._sshd:
+        if self.sshd:
             self._configure_sshd()
         path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         with (self.place / "init.log").open("wb") as log:
