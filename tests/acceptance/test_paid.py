@@ -4,13 +4,16 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
+from support.kill import tree
 from support.oracle import COST_USD, TOKENS, Oracle, journalled, oracle
 from support.readers import read_json_samples
 
 from data_bridge import api
+from data_bridge.cli import words
 from data_bridge.config import Settings
 from data_bridge.errors import ConfigError, DataError
 from data_bridge.model.report import RunReport
@@ -125,9 +128,11 @@ def test_what_answers_cost_is_told_everywhere_and_counted_once(tmp_path: Path, o
     }
 
     oracle.refused = set()
-    assert api.run_pipeline(made).samples == 60
+    ended = api.run_pipeline(made)
 
     totals = {"answers": 60, "cost_usd": 6.0, "tokens_in": 60 * TOKENS[0], "tokens_out": 60 * TOKENS[1]}
+    assert (ended.samples, ended.paid) == (60, {"asks": totals})
+    assert "paid:        $6.0000 for 60 answers, 420 tokens in, 180 tokens out (stage asks)" in words.result(ended, "")
     report = api.status(str(tmp_path / "out"))
     assert api.stage_statuses(report)[0].paid == totals
     assert json.loads((tmp_path / "out/manifest.json").read_text())["paid"] == {"asks": totals}
@@ -142,9 +147,13 @@ def test_a_stop_waits_for_answers_that_are_paid_for_and_keeps_them(tmp_path: Pat
 
     running.tell(lambda run: run.stop())
     oracle.open.set()
-    assert running.end().status == "interrupted"
+    ended = running.end()
+
+    kept = len(journalled(tmp_path / "out"))
+    assert (ended.status, ended.paid["asks"]["answers"]) == ("interrupted", kept)
 
     assert oracle.counts == dict.fromkeys(journalled(tmp_path / "out"), 1)
+    assert f"asks paid    ${kept * COST_USD:.4f} for {kept} answers" in words.status(api.status(str(tmp_path / "out")))
     api.run_pipeline(made)
     assert oracle.counts == dict.fromkeys(range(60), 1)
 
@@ -207,6 +216,28 @@ def test_keys_of_the_api_are_kept_nowhere_and_may_change(tmp_path: Path, oracle:
     assert not set(kept) & set(oracle.asked[before:])
     everything = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert b"-secret" not in everything
+
+
+def test_of_two_runs_at_once_the_one_that_was_overtaken_changes_nothing_any_more(
+    tmp_path: Path, oracle: Oracle
+) -> None:
+    made = settings(tmp_path, oracle, asks={"workers": 5})
+    slow = oracle.open = Event()
+    overtaken = Running(made)
+    oracle.wait_for(lambda: oracle.most == 5, "five calls of the first run")
+    oracle.open = Event()
+    oracle.open.set()
+
+    assert api.run_pipeline(made, steal=True).samples == 60
+    before = tree(tmp_path / "out")
+    slow.set()
+    assert overtaken.end().samples == 60, "it finds that all is done"
+
+    assert tree(tmp_path / "out") == before
+    assert api.verify(str(tmp_path / "out"), deep=True).problems == ()
+    assert [row["said"] for row in read_json_samples(tmp_path / "out")] == [
+        journalled(tmp_path / "out")[number]["text"] for number in range(60)
+    ]
 
 
 PAID = {"support.oracle:Asks": {"url": "http://127.0.0.1:9/"}}

@@ -46,7 +46,13 @@ TOTAL = (
     record("parts", "split", Count("rows_out", 2000), Count("failed", 3), Count("dropped", 497), Count("odd ones", 12)),
     record("upload", "upload", Count("bytes", 9_000_000), QueueUse("uploads", 9, 8, 1, 0, 1.0, 3, 20, 3)),
     record("memory", "memory", Gauge("memory_bytes", 95, 100)),
-    record("mine", "my_kind", Gauge("level", 4), Statistics("pixels", 1, 9, 10, 2, 9)),
+    record(
+        "mine",
+        "my_kind",
+        Gauge("level", 4),
+        Statistics("pixels", 1, 9, 10, 2, 9),
+        Statistics("cost_usd", 0.1, 0.3, 12.5, 60, 0.2),
+    ),
 )
 NOW = Snapshot(
     "0123456789abcdef",
@@ -153,7 +159,7 @@ def test_parts_come_in_the_order_of_the_graph_and_others_after_them() -> None:
     assert [row.name for row in rows if row.busiest] == ["parts"]
     assert rows[2].moves is False
     assert (rows[4].rate_text, rows[4].total) == ("2.0 MB", "9.0 MB")
-    assert rows[6].more == "level 4, pixels 1…5…9"
+    assert rows[6].more == "level 4, pixels 1…5…9, $12.5000 paid"
 
 
 def test_queues_and_levels_tell_how_full_they_are() -> None:

@@ -64,9 +64,9 @@ def check(settings: Settings, root: Path, oracle: Oracle, place: Path) -> None:
     assert tree(root) == settled(settings, root, oracle, place)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("at", [30, 95])
-@pytest.mark.parametrize("where", ["ask", "use"])
+@pytest.mark.parametrize(
+    ("where", "at", "workers"), [("ask", 30, 0), ("use", 30, 1), ("use", 95, 0), ("ask", 95, 2), ("use", 95, 2)]
+)
 def test_a_kill_in_the_middle_of_answers_costs_only_those_that_were_not_kept(
     tmp_path: Path, oracle: Oracle, where: str, at: int, workers: int
 ) -> None:

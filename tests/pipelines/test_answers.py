@@ -118,7 +118,7 @@ def test_what_was_paid_is_counted_once_over_any_number_of_attempts(store: LocalS
 
     with attempt(store, tmp_path, "last") as last:
         assert last.totals == {"asks": Paid(answers=6, cost_usd=0.6, tokens_in=12, tokens_out=6)}
-    assert paid_for(store, "run", [PARTITION], {0: PartitionLog()}) == last.totals
+    assert paid_for(store, "run", {0: PartitionLog()}) == last.totals
 
 
 def test_a_part_that_was_sent_but_not_deleted_here_is_not_sent_again(store: LocalStore, tmp_path: Path) -> None:

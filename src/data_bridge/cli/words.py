@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from data_bridge.config import Settings
-    from data_bridge.model.answers import Paid
     from data_bridge.model.report import PlanReport, RunReport, SliceStatus, StatusReport, VerifyReport
     from data_bridge.monitor.detached import Detached
     from data_bridge.monitor.snapshot import Snapshot
@@ -158,6 +157,7 @@ def result(report: "RunReport", command: str) -> str:
     lines = [f"{what}{report.status.replace('_', ' ')}: {amount}, {report.seconds:.1f} s"]
     if report.failed:
         lines.append(f"failed:      {report.failed:,} samples, listed in the manifest's failure files")
+    lines += [f"paid:        {_paid(paid)} (stage {stage})" for stage, paid in report.paid.items()]
     if report.memory_waited_s > SIGNIFICANT_WAIT * report.seconds:
         lines.append(
             f"memory:      {report.memory_waited_s:.1f} s of waiting for room, over all threads: "
@@ -213,7 +213,7 @@ def status(
         ),
         ("samples", f"{report.samples:,}{expected} committed, {report.failed:,} failed"),
         ("shards", f"{report.shards:,}, {size(report.bytes)}"),
-        *((f"{s.name} paid", _paid(s.paid)) for s in report.stages if s.paid is not None),
+        *((f"{s.name} paid", _paid(s.paid.model_dump())) for s in report.stages if s.paid is not None),
         *((f"slice {s.slice}", _slice(s)) for s in report.slices),
         *(("error", error) for error in report.errors[:5]),
         *((f"{name} in", str(folder)) for name, folder in (files or {}).items()),
@@ -251,8 +251,9 @@ def in_background(background: "Detached | None") -> dict[str, Any] | None:
     return {name: getattr(background, name) for name in names}
 
 
-def _paid(paid: "Paid") -> str:
-    return f"${paid.cost_usd:,.4f} for {paid.answers:,} answers, {paid.tokens_in:,} tokens in, {paid.tokens_out:,} tokens out"
+def _paid(paid: "Mapping[str, float]") -> str:
+    tokens = f"{paid['tokens_in']:,} tokens in, {paid['tokens_out']:,} tokens out"
+    return f"${paid['cost_usd']:,.4f} for {paid['answers']:,} answers, {tokens}"
 
 
 def _slice(part: "SliceStatus") -> str:

@@ -14,6 +14,7 @@ from data_bridge.model.report import RunReport
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines.base import Pipeline, Takeover
 from data_bridge.pipelines.hooks import after_all, before_all
+from data_bridge.pipelines.journal import paid_for
 from data_bridge.pipelines.slices import Slice
 from data_bridge.utils.progress import PartitionLog, totals
 
@@ -91,6 +92,7 @@ def publish(
         peak_bytes=report.peak_bytes if report is not None else 0,
         memory_waited_s=waited_s,
         writers={name: writer.format for name, writer in manifest.writers.items()},
+        paid={stage: paid.model_dump() for stage, paid in manifest.paid.items()},
     )
 
 
@@ -153,6 +155,7 @@ def _unpublished(
         seconds=time.monotonic() - started,
         resumed=resumed,
         slice=str(part) if part is not None else None,
+        paid={stage: paid.model_dump() for stage, paid in paid_for(pipeline.store, pipeline.plan.run, ours).items()},
     )
 
 

@@ -33,6 +33,8 @@ class RunReport:
     """The format of each of several writers by its name, which is that of its folder."""
     slice: str | None = None
     """`2/3` where this was one slice of the run: the other figures are those of its partitions, and there is no manifest."""
+    paid: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By stage whose answers are paid for: `answers`, `cost_usd`, `tokens_in` and `tokens_out`, over all runs and crashes."""
 
     @property
     def exit_code(self) -> int:

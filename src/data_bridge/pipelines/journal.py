@@ -5,7 +5,8 @@ A part is put only if its number is free, so of two attempts that work on a part
 overtaken, before any shard of its can be sent: shards hold only answers that are here.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
@@ -15,6 +16,8 @@ from data_bridge.model.plan import Partition
 from data_bridge.model.store import ObjectStore
 from data_bridge.utils.progress import PartitionLog, dump, parsed
 
+_AT_ONCE = 8
+"""Parts that are fetched, and held, at a time."""
 _RECORDS = msgspec.json.Decoder(AnswerRecord)
 
 
@@ -32,9 +35,7 @@ class Journal:
     def read(self) -> Iterator[AnswerRecord]:
         """All answers there are, in the order in which they were put down."""
         count = max((_number(found.key) + 1 for found in self._store.list(self.prefix)), default=0)
-        for number in range(count):
-            key = self._key(number)
-            data = self._store.get(key)
+        for key, data in self._parts([self._key(number) for number in range(count)]):
             if data is None:
                 raise IntegrityError(f"{key} is missing at {self._store.uri}", hint=_HINT)
             first, _, rest = data.partition(b"\n")
@@ -53,6 +54,13 @@ class Journal:
         self._next += 1
         self.totals = totals
 
+    def _parts(self, keys: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
+        """Parts by key, a few of them fetched at a time."""
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for first in range(0, len(keys), _AT_ONCE):
+                some = keys[first : first + _AT_ONCE]
+                yield from zip(some, pool.map(self._store.get, some), strict=True)
+
     def _key(self, number: int) -> str:
         return f"{self.prefix}{number:06d}.jsonl"
 
@@ -68,12 +76,10 @@ def record(line: bytes, where: str) -> AnswerRecord:
         raise IntegrityError(f"{where} is damaged: {error}", hint=_HINT) from None
 
 
-def paid_for(
-    store: ObjectStore, run: str, partitions: Iterable[Partition], logs: Mapping[int, PartitionLog]
-) -> dict[str, Paid]:
-    """What was paid for in a run, by stage: as the ledger has it of finished partitions, as their journals of the others."""
+def paid_for(store: ObjectStore, run: str, logs: Mapping[int, PartitionLog]) -> dict[str, Paid]:
+    """What was paid for on partitions, by stage: as the ledger has it of finished ones, as their journals of the others."""
     told = [log.done.paid for log in logs.values() if log.done is not None]
-    working = {p.name for p in partitions if logs[p.index].done is None}
+    working = {Partition(index=index, pieces=()).name for index, log in logs.items() if log.done is None}
     newest: dict[str, str] = {}
     for found in store.list(_root(run)) if working else ():
         name = found.key.removeprefix(_root(run)).partition("/")[0]

@@ -123,7 +123,7 @@ def status_report(store: ObjectStore) -> StatusReport:
     counted = all(p.samples is not None for p in planned)
     committed = totals(logs.values())
     by_stage = failures_by_stage(logs.values())
-    paid = paid_for(store, plan.run, plan.partitions, logs)
+    paid = paid_for(store, plan.run, logs)
     divisions = noted(store, plan.run)
     return StatusReport(
         run=plan.run,
