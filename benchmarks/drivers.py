@@ -144,27 +144,24 @@ def counted(config: str, figures: str) -> None:
 
 
 class _Spent:
-    """CPU of the outermost of the calls that it times, less what timing them costs."""
+    """CPU of the outermost of the calls that it times, less what timing each of them costs at that moment."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = threading.local()
-        self.seconds = self._each_s = 0.0
-        nothing, many = self.timed(int), 10_000
-        for _ in range(many):
-            nothing()
-        self.seconds, self._each_s = 0.0, self.seconds / many
+        self.seconds = 0.0
 
     def timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(call)
         def timing(*given: Any, **named: Any) -> Any:
             if getattr(self._inside, "so", False):
                 return call(*given, **named)
-            self._inside.so, began_s = True, time.thread_time()
+            self._inside.so = True
+            asked_s, began_s = time.thread_time(), time.thread_time()
             try:
                 return call(*given, **named)
             finally:
-                took_s = time.thread_time() - began_s - self._each_s
+                took_s = (time.thread_time() - began_s) - (began_s - asked_s)
                 self._inside.so = False
                 with self._lock:
                     self.seconds += took_s

@@ -1,5 +1,6 @@
 """Which samples repeat an earlier one: found on disk, as a dictionary would find it."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -39,13 +40,35 @@ def test_a_sample_is_marked_when_one_of_its_digests_stands_at_an_earlier_one(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(survey, "BUCKET_BYTES", bucket_bytes)
-        result = one.resolve(plan, tmp_path)
+        patch.setattr(survey, "LEAST_BUCKET_BYTES", 1)
+        result = one.resolve(plan, tmp_path, 10**9)
 
     assert [one.marked(p).tolist() for p in plan] == [sorted(m) for m in marked]
     assert result.marked == sum(map(len, marked))
     assert one.result(len(plan)) == result
     assert one.result(len(plan) + 1) is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sorting_stays_within_the_memory_it_was_given(tmp_path: Path) -> None:
+    store, budget = MemoryStore(), 10_000_000
+    one = Survey(store, "run", "dedupe")
+    plan = [Partition(index=index, pieces=()) for index in range(100)]
+    drawn = np.random.default_rng(0)
+    for partition in plan:
+        records = np.zeros(10_000, dtype=RECORD)
+        records["hi"] = drawn.integers(0, 2**63, len(records))
+        records["sample"] = np.arange(len(records)) << 20
+        store.put_bytes(one.digests_key(partition), records.tobytes())
+
+    tracemalloc.start()
+    try:
+        assert one.resolve(plan, tmp_path, budget).marked == 0
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < budget < 24_000_000  # bytes of all digests
 
 
 @given(st.lists(st.integers(0, 9), max_size=30))

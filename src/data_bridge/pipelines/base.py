@@ -245,7 +245,7 @@ class Pipeline(Prepared):
     def resolve(self, survey: Survey) -> Surveyed:
         """The driver's share: which samples repeat an earlier one."""
         self.staging_root().mkdir(parents=True, exist_ok=True)
-        return survey.resolve(self.plan.partitions, self.staging_root())
+        return survey.resolve(self.plan.partitions, self.staging_root(), self.budget.total)
 
     def _marked(self, partition: Partition) -> dict[str, NDArray[np.int64]]:
         return {survey.stage: survey.marked(partition) for survey in self.surveys()}

@@ -30,7 +30,10 @@ from data_bridge.utils.files import disk_full, sha256_of
 from data_bridge.utils.progress import dump, parsed
 
 BUCKET_BYTES = 64_000_000
-"""Records that are sorted in memory at a time, about."""
+"""Records that are sorted in memory at a time, at most."""
+LEAST_BUCKET_BYTES = 1_000_000
+SORTING = 8
+"""Sorting takes less than so many times the memory of what is sorted."""
 MOST_BUCKETS = 256
 
 _RECORD = np.dtype([("hi", "<u8"), ("lo", "<u8"), ("sample", "<i8")])
@@ -82,12 +85,14 @@ class Survey(msgspec.Struct, frozen=True):
         there = {found.key for found in self.store.list(self.prefix)}
         return [p.index for p in partitions if self.digests_key(p) not in there]
 
-    def resolve(self, partitions: Sequence[Partition], folder: Path) -> Surveyed:
-        """Find the samples that repeat an earlier one, with `folder` for what does not fit in memory, and write them down."""
+    def resolve(self, partitions: Sequence[Partition], folder: Path, memory_bytes: int) -> Surveyed:
+        """Find the samples that repeat an earlier one, with `folder` for what does not fit in so much memory, and write
+        them down."""
         with ExitStack() as stack:
             size = self._size(partitions)
-            placed = _Buckets(stack, folder, _PLACED, _count(size), lambda r: r["hi"])
-            marks = _Buckets(stack, folder, _MARK, _count(size // 2), lambda r: r["partition"])
+            each = max(LEAST_BUCKET_BYTES, min(BUCKET_BYTES, memory_bytes // SORTING))
+            placed = _Buckets(stack, folder, _PLACED, _count(size, each), lambda r: r["hi"])
+            marks = _Buckets(stack, folder, _MARK, _count(size // 2, each), lambda r: r["partition"])
             for partition in partitions:
                 for records in self._records(partition):
                     # at once, so that one value in most samples does not fill a bucket by itself
@@ -155,8 +160,8 @@ class _Buckets:
             yield np.frombuffer(file.read(), dtype=self._kind)
 
 
-def _count(size: int) -> int:
-    return max(1, min(MOST_BUCKETS, -(-size // BUCKET_BYTES)))
+def _count(size: int, each: int) -> int:
+    return max(1, min(MOST_BUCKETS, -(-size // each)))
 
 
 def _placed(records: Records, partition: int) -> Records:
