@@ -145,6 +145,20 @@ def test_a_run_that_is_killed_does_them_again_at_the_same_samples(
     assert tree(out) == undisturbed
 
 
+def test_a_stage_beside_the_way_is_told_too(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    out = tmp_path / "out"
+    terminal = Terminal(
+        out, {2: lambda c: c.ask("listen", "ear", None, "first"), 5: lambda c: c.ask("gain", "amp", "all", 2)}
+    )
+    ear = {"support.live_calls:Eavesdropper": {}, "name": "ear", "input": "source"}
+
+    api.run_pipeline(settings(source, out, AMP, ear), observer=terminal, workers=0)
+
+    (heard,) = (tmp_path / "home").rglob("first.txt")
+    assert sorted(map(int, heard.read_text().split())) == list(range(200, ROWS))
+
+
 def test_an_instance_that_does_not_do_what_was_accepted_ends_the_run_before_it_makes_anything(
     source: Path, tmp_path: Path
 ) -> None:

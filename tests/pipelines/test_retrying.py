@@ -15,7 +15,7 @@ from support.retries import AWAY, NEVER, SAMPLES, TIMES, Changing, counted, mend
 from data_bridge import api
 from data_bridge.config import Settings
 from data_bridge.errors import BridgeError, ConfigError, ConflictError, DataError, IntegrityError
-from data_bridge.events import Event, RunPlanned
+from data_bridge.events import Event, PartitionDone, RunPlanned
 from data_bridge.pipelines.factory import PipelineFactory
 from data_bridge.storage import open_store
 
@@ -295,6 +295,26 @@ def factors(out: Path, retries: bool) -> dict[int, int]:
 def test_live_changes_hold_for_the_samples_they_held_for_at_first(tmp_path: Path, out: Path) -> None:
     chosen = counted(tmp_path, out, stages=TIMES)
     api.run_pipeline(chosen, observer=Changing(out, 3))
+    before = factors(out, retries=False)
+    mend(tmp_path)
+
+    api.retry_failed(chosen)
+
+    assert set(before.values()) == {1, 3}
+    assert factors(out, retries=True) == before
+
+
+def test_commands_of_stages_hold_for_the_samples_they_held_for_at_first(tmp_path: Path, out: Path) -> None:
+    stages = [TIMES[0], {"support.live_calls:Amplifier": {}, "name": "amp"}]
+    chosen = counted(tmp_path, out, stages=stages)
+    done: list[Event] = []
+
+    def amplifying(event: Event, /) -> None:
+        if isinstance(event, PartitionDone) and not done:
+            done.append(event)
+            api.control(str(out)).ask("gain", "amp", "all", 3)
+
+    api.run_pipeline(chosen, observer=amplifying)
     before = factors(out, retries=False)
     mend(tmp_path)
 

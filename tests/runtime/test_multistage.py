@@ -19,7 +19,7 @@ from data_bridge.runtime.graph import Graph
 from data_bridge.runtime.multistage import MultiStage, Sample
 from data_bridge.runtime.stage import Fields, Result, StageBatch, StageOptions
 from data_bridge.stages.build import build
-from data_bridge.testing import run_multistage, run_stage
+from data_bridge.testing import MultiStageContract, run_multistage, run_stage
 
 JOIN = "support.stages:Captioned"
 COPIES = {"support.stages:Copies": {"most": 3}, "name": "copies"}
@@ -203,6 +203,34 @@ def test_a_method_on_the_whole_batch_is_told_by_which_input_each_row_came() -> N
     )
 
     assert run.samples == [{"n": 1}, {"n": 2}]
+
+
+class TestCaptioned(MultiStageContract):
+    kind = JOIN
+    samples = [
+        {"pictures": [{"id": 1}], "texts": [{"id": 1, "text": "one"}, {"id": 1, "text": "eins"}]},
+        {"pictures": [{"id": 5}], "texts": [{"id": 5, "text": "torn"}]},
+        {"pictures": [{"id": 2}]},
+        {"texts": [{"id": 3, "text": "three"}]},
+        {"pictures": [{"id": 4}], "texts": [{"id": 4}]},
+    ]
+
+
+class Hoarding(Bill):
+    """Keeps what it was given, and changes it."""
+
+    def combine(self, sample: Sample) -> Sample:
+        for ware in sample["wares"]:
+            ware["tags"].append("seen")
+        return {"out": sample["wares"]}
+
+
+def test_a_stage_that_changes_what_it_was_given_fails_the_test_of_it() -> None:
+    sample = {"wares": [{"price": 1, "tags": ["a"]}]}
+    case: Any = type("Case", (MultiStageContract,), {"kind": f"{HERE}Hoarding", "samples": [sample]})()
+
+    with pytest.raises(AssertionError):
+        case.test_samples_it_was_given_stay_as_they_are()
 
 
 def test_it_cannot_be_run_as_if_it_had_one_input() -> None:

@@ -1,5 +1,6 @@
 """Functions for `map` and `filter` whose arguments are changed while they run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -8,11 +9,11 @@ from pydantic import field_validator
 from support.engine_works import wait_for
 
 from data_bridge.errors import ConfigError
-from data_bridge.model.batch import ArrowRows, Row, Rows
+from data_bridge.model.batch import ArrowRows, Row, RowFailure, Rows
 from data_bridge.rows.buffers import numbers
 from data_bridge.rows.decoding import decode
 from data_bridge.runtime.control import Request
-from data_bridge.runtime.stage import Result, Stage, StageBatch, StageOptions, StatefulStage, option
+from data_bridge.runtime.stage import Result, SideStage, Stage, StageBatch, StageOptions, StatefulStage, option
 from data_bridge.stages.signal import Signal
 
 
@@ -176,3 +177,22 @@ def addresses(rows: Rows, name: str) -> list[int]:
         return [numbers(items).ctypes.data]
     found = [array for row in decode(rows)[0] for array in row[name]]
     return [array.ctypes.data for array in found if isinstance(array, np.ndarray)]
+
+
+class Eavesdropper(SideStage[StageOptions]):
+    """Writes down which samples it has seen since it was told a word."""
+
+    kind = "eavesdropper"
+    commands = {"listen": "VALUE is the word"}
+    word: Any = None
+
+    def control(self, request: Request) -> dict[str, Any] | None:
+        self.word = request.value
+        return {}
+
+    def look(self, batch: StageBatch) -> Sequence[RowFailure]:
+        if self.word and self.folder:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / f"{self.word}.txt").open("a") as file:
+                file.writelines(f"{index}\n" for index in batch.indices.tolist())
+        return ()

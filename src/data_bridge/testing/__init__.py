@@ -13,10 +13,12 @@ def test_it_resumes(tmp_path: Path) -> None:
 """
 
 from data_bridge.testing.contract import StageContract
+from data_bridge.testing.multistage import MultiStageContract
 from data_bridge.testing.resuming import assert_resumes
 from data_bridge.testing.running import StageRun, assert_same_however_cut, forms, run_multistage, run_stage, stage_of
 
 __all__ = [
+    "MultiStageContract",
     "StageContract",
     "StageRun",
     "assert_resumes",

@@ -20,21 +20,12 @@ from data_bridge.runtime.stage import Result, Stage, StageBatch, StatefulStage, 
 from data_bridge.testing.running import assert_same_however_cut, forms, plain, run_stage, stage_of
 
 
-class StageContract:
-    """The promises of every stage, as tests of pytest: subclass, name the kind and give samples.
-
-    A block of the stage is one with `block`, so that its result is not the same however the samples are cut: such a
-    stage is asked for whole blocks only.
-    """
+class Promises:
+    """Those that need no samples. Subclass one that has them."""
 
     kind: ClassVar[str]
     """As a config names it: also `package.module:Class`."""
     options: ClassVar[Mapping[str, Any]] = {}
-    outputs: ClassVar[Sequence[Mapping[str, Any]]] = ()
-    samples: ClassVar[Sequence[Row]]
-    """Some it can use, and some it cannot."""
-    refused: ClassVar[Sequence[Mapping[str, Any]]] = ()
-    """Options it must refuse when the plan is made."""
     requests: ClassVar[Sequence[Request]] = ()
     """Commands of its own that it accepts, in an order in which it may be told them."""
 
@@ -43,22 +34,7 @@ class StageContract:
         return stage_of(self.config())
 
     def config(self) -> dict[str, Any]:
-        given: dict[str, Any] = {self.kind: dict(self.options)}
-        return {**given, "name": "stage", **({"outputs": list(self.outputs)} if self.outputs else {})}
-
-    def _batch(self) -> StageBatch:
-        return StageBatch(DictRows(copy.deepcopy(list(self.samples))), np.arange(len(self.samples), dtype=np.int64))
-
-    def _results(self, batch: StageBatch) -> dict[str, Result]:
-        stage = self.stage()
-        return dict(by_output(stage, self._made(stage, batch)))
-
-    def _made(self, stage: Stage[Any], batch: StageBatch) -> Result | Mapping[str, Result]:
-        stage.setup()
-        try:
-            return fitted(stage, batch)
-        finally:
-            stage.close()
+        return {self.kind: dict(self.options), "name": "stage"}
 
     def test_making_one_starts_no_thread(self) -> None:
         before = set(threading.enumerate())
@@ -79,8 +55,8 @@ class StageContract:
             assert isinstance(extra, dict), f"make {name} with `option()`"
             assert extra.get("live") in ("never", "paused", "any"), f"make {name} with `option()`"
 
-    def test_commands_are_answered_and_done_alike_by_every_instance(self) -> None:
-        """Those that come later are told what was accepted before, and go on with what the others do."""
+    def told(self) -> tuple[Stage[Any], Stage[Any]]:
+        """Two that were told the requests, each of which they answered alike."""
         stages = self.stage(), self.stage()
         own = {*stages[0].commands, *stages[0].questions}
         assert said(stages[0], Request("a command that nobody has")) is None, "it understands what it does not name"
@@ -89,7 +65,42 @@ class StageContract:
             first, second = (said(stage, request) for stage in stages)
             assert first is not None, f"{request.command} is not understood"
             assert first == second, f"{request.command} is not answered alike"
-        batch = self._batch()
+        return stages
+
+
+class StageContract(Promises):
+    """The promises of every stage, as tests of pytest: subclass, name the kind and give samples.
+
+    A block of the stage is one with `block`, so that its result is not the same however the samples are cut: such a
+    stage is asked for whole blocks only.
+    """
+
+    outputs: ClassVar[Sequence[Mapping[str, Any]]] = ()
+    samples: ClassVar[Sequence[Row]]
+    """Some it can use, and some it cannot."""
+    refused: ClassVar[Sequence[Mapping[str, Any]]] = ()
+    """Options it must refuse when the plan is made."""
+
+    def config(self) -> dict[str, Any]:
+        return {**super().config(), **({"outputs": list(self.outputs)} if self.outputs else {})}
+
+    def _batch(self) -> StageBatch:
+        return StageBatch(DictRows(copy.deepcopy(list(self.samples))), np.arange(len(self.samples), dtype=np.int64))
+
+    def _results(self, batch: StageBatch) -> dict[str, Result]:
+        stage = self.stage()
+        return dict(by_output(stage, self._made(stage, batch)))
+
+    def _made(self, stage: Stage[Any], batch: StageBatch) -> Result | Mapping[str, Result]:
+        stage.setup()
+        try:
+            return fitted(stage, batch)
+        finally:
+            stage.close()
+
+    def test_commands_are_answered_and_done_alike_by_every_instance(self) -> None:
+        """Those that come later are told what was accepted before, and go on with what the others do."""
+        stages, batch = self.told(), self._batch()
         made = [by_output(stage, self._made(stage, batch)) for stage in stages]
         for name, result in made[0].items():
             assert [plain(row) for row in decode(result.rows)[0]] == [

@@ -97,29 +97,37 @@ def run_stage(
     return run
 
 
-def run_multistage(given: Given, samples: Sequence[Sample]) -> StageRun:
-    """What a stage that tells its inputs apart makes of samples, each given as the rows it became at every input. Origins
-    and failures speak of these samples."""
+def run_multistage(given: Given, samples: Sequence[Sample], *, batch: int | None = None) -> StageRun:
+    """What a stage that tells its inputs apart makes of samples, each given as the rows it became at every input, `batch` at a
+    time (default: all at once). Origins and failures speak of these samples."""
     stage = stage_of(given)
+    size = batch or max(len(samples), 1)
+    run = StageRun({name: [] for name in stage.outputs}, {name: [] for name in stage.outputs})
+    stage.setup()
+    try:
+        for start in range(0, len(samples), size):
+            part = multibatch(stage, copy.deepcopy(samples[start : start + size]), start)
+            found = StageRun({name: [] for name in stage.outputs}, {name: [] for name in stage.outputs})
+            _add(found, by_output(stage, fitted(stage, part)), 0)
+            for name, rows in found.outputs.items():
+                run.outputs[name].extend(rows)
+                run.origins[name].extend(part.indices[found.origins[name]].tolist())
+            run.failures.extend(replace(each, offset=int(part.indices[each.offset])) for each in found.failures)
+    finally:
+        stage.close()
+    return run
+
+
+def multibatch(stage: Stage[Any], samples: Sequence[Sample], first_index: int = 0) -> StageBatch:
+    """Samples, each given as the rows it became at every input of the stage, as a run gives them to it."""
     assert isinstance(stage, MultiStage), f"{type(stage).__name__} is no MultiStage"
     names = tuple(stage.takes)
     places = [
         (n, at, row) for n, one in enumerate(samples) for at, name in enumerate(names) for row in one.get(name, ())
     ]
-    whose = np.array([n for n, _, _ in places], dtype=np.int64)
+    indices = np.array([n for n, _, _ in places], dtype=np.int64) + first_index
     origins = np.array([at for _, at, _ in places], dtype=np.int64)
-    batch = StageBatch(DictRows(copy.deepcopy([row for *_, row in places])), whose, inputs=names, origins=origins)
-    run = StageRun({name: [] for name in stage.outputs}, {name: [] for name in stage.outputs})
-    stage.setup()
-    try:
-        _add(run, by_output(stage, fitted(stage, batch)), 0)
-    finally:
-        stage.close()
-    return StageRun(
-        run.outputs,
-        {name: whose[origin].tolist() for name, origin in run.origins.items()},
-        [replace(failure, offset=int(whose[failure.offset])) for failure in run.failures],
-    )
+    return StageBatch(DictRows([row for *_, row in places]), indices, inputs=names, origins=origins)
 
 
 def _marked(stage: Surveying[Any], batches: Sequence[StageBatch]) -> NDArray[np.int64]:
