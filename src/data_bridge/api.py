@@ -27,6 +27,7 @@ from data_bridge.pipelines.destination import output_uri
 from data_bridge.pipelines.factory import PipelineFactory
 from data_bridge.pipelines.fresh import made_here
 from data_bridge.pipelines.looking import plan_report, status_report
+from data_bridge.pipelines.notes import REPORT
 from data_bridge.pipelines.planning import read_identity
 from data_bridge.pipelines.shape import shape
 from data_bridge.pipelines.slices import Slice, named, recorded_plan, refuse_fresh, refuse_unfinished
@@ -172,7 +173,8 @@ def stage_statuses(report: StatusReport) -> tuple[StageStatus, ...]:
     if running:
         with suppress(BridgeError):  # it has just ended, or does not listen
             paused = RunControl(report.run, socket_folders()).describe()["engine"]["state"] == "paused"
-    return monitor_stages.stage_statuses(report, told, running=running, paused=paused)
+    reports = {n: str(folder / REPORT) for n, folder in stage_files(report.run).items() if (folder / REPORT).exists()}
+    return monitor_stages.stage_statuses(report, told, reports, running=running, paused=paused)
 
 
 def detached(run: str) -> Detached | None:

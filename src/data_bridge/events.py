@@ -132,6 +132,15 @@ class Notice(msgspec.Struct, frozen=True):
     message: str
 
 
+class ReportWritten(msgspec.Struct, frozen=True):
+    """What a stage measured stands in a file on this machine."""
+
+    stage: str
+    path: str
+    rows: int
+    complete: bool
+
+
 class RunFinalized(msgspec.Struct, frozen=True):
     manifest: str
     samples: int
@@ -164,6 +173,7 @@ Event: TypeAlias = (
     | PartitionFailed
     | SlotLost
     | Notice
+    | ReportWritten
     | RunFinalized
     | Measured
 )

@@ -3,7 +3,7 @@
 import pytest
 
 from data_bridge.model.metrics import Count, Load, MetricRecord, Statistics
-from data_bridge.model.report import StageFailures, StatusReport
+from data_bridge.model.report import StageCommitted, StatusReport
 from data_bridge.monitor.snapshot import Snapshot
 from data_bridge.monitor.stages import stage_statuses
 from data_bridge.runtime.flow import StageWork
@@ -12,7 +12,11 @@ from data_bridge.runtime.metrics import SlotMetrics
 
 def report(**more: object) -> StatusReport:
     values: dict[str, object] = {"complete": False, "partitions_done": 0, "partitions_failed": 0, "partitions_held": 0}
-    values |= {"samples": 0, "failed": 0, "stages": (StageFailures("clean", "map", 0), StageFailures("ask", "map", 2))}
+    values |= {
+        "samples": 0,
+        "failed": 0,
+        "stages": (StageCommitted("clean", "map", 0), StageCommitted("ask", "map", 2)),
+    }
     fixed = {"run": "r", "destination": "d", "partitions": 3, "shards": 0, "bytes": 0, "samples_expected": None}
     return StatusReport(**(fixed | {"errors": ()} | values | more))  # type: ignore[arg-type]
 
@@ -70,3 +74,25 @@ def test_values_that_nobody_has_sorted_have_no_quantiles() -> None:
 
     assert clean.row_seconds == {}
     assert clean.statistics["score"] == {"count": 2, "mean": 2, "min": 1, "max": 3, "p50": None, "p95": None}
+
+
+@pytest.mark.parametrize(
+    ("complete", "running", "written", "status"),
+    [
+        (False, True, {}, "processing"),
+        (True, True, {}, "generating_report"),
+        (True, True, {"clean": "/x/report.csv"}, "completed"),
+        (True, False, {}, "completed"),
+    ],
+)
+def test_a_report_that_is_not_written_yet_is_a_phase_of_its_own(
+    complete: bool, running: bool, written: dict[str, str], status: str
+) -> None:
+    stage = StageCommitted("clean", "map", 0, total_cost_usd=0.5, report_rows=7)
+    said = report(complete=complete, stages=(stage,), samples_expected=10, samples_done=7)
+
+    (found,) = stage_statuses(said, None, written, running=running, paused=False)
+
+    assert found.status == status
+    assert (found.total_cost_usd, found.total, found.remaining, found.report_rows) == (0.5, 10, 3, 7)
+    assert found.report == written.get("clean")

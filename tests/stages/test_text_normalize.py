@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_bridge.model.batch import ArrowRows, Row
-from data_bridge.testing import StageContract, assert_same_however_cut, run_stage, stage_of
+from data_bridge.testing import StageContract, assert_same_however_cut, forms, run_stage, stage_of
 
 TEXT = st.text(
     st.sampled_from(
@@ -111,3 +111,14 @@ def test_it_makes_the_same_however_samples_are_cut(samples: list[Row]) -> None:
 
 def test_the_version_of_unicode_is_part_of_what_its_bytes_depend_on() -> None:
     assert stage_of({"text_normalize": {"fields": ["x"]}}).libraries() == {"Unicode": unicodedata.unidata_version}
+
+
+def test_its_report_has_the_characters_of_the_texts_of_a_sample() -> None:
+    samples: list[Row] = [{"a": " x  y ", "b": "z"}, {"a": None, "b": 5}, {"a": "", "b": "ok"}]
+
+    for _, rows in forms(samples):
+        run = run_stage({"text_normalize": {"fields": ["a", "b"], "collapse_whitespace": True}}, rows)
+        assert run.report == [
+            {"index": 0, "characters_before": 7, "characters": 4},
+            {"index": 2, "characters_before": 2, "characters": 2},
+        ]

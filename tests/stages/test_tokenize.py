@@ -19,6 +19,7 @@ from data_bridge.rows.decoding import decode
 from data_bridge.runtime.stage import Result, StageBatch
 from data_bridge.stages.registry import stage_class
 from data_bridge.stages.tokenize import Tokenize, TokenizeOptions
+from data_bridge.testing import run_stage
 
 ROOT = Path(__file__).parents[2]
 BPE = ROOT / "configs" / "data" / "tokenizer.json"
@@ -272,3 +273,12 @@ def test_a_branch_of_the_hub_is_refused_with_its_commit_of_today(revision: str) 
 def test_what_is_not_there_is_an_error_that_says_so(uri: str) -> None:
     with pytest.raises(BridgeError, match=r"no model of the Hub|does not exist|no such revision"):
         stage(tokenizer=uri)
+
+
+@pytest.mark.parametrize("form", range(3))
+@pytest.mark.parametrize("options", [{}, {"block": 2, "tail": "drop"}])
+def test_its_report_has_the_number_of_tokens_of_each_text(form: int, options: dict[str, Any]) -> None:
+    texts = ["one two three", "", "one"]
+    found = run_stage(stage(**options), forms(texts)[form]).report
+
+    assert found == [{"index": at, "tokens": len(reference(text))} for at, text in enumerate(texts)]

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from data_bridge.errors import ConfigError, FatalError
 from data_bridge.model.batch import Row, RowFailure
 from data_bridge.runtime.context import Context, RunTotals
+from data_bridge.runtime.measuring import Measured
 from data_bridge.runtime.multistage import MultiStage, Sample
 from data_bridge.runtime.stage import Outlet, Result, SideStage, Stage, StageBatch, StageOptions, StatefulStage, option
 
@@ -75,6 +76,41 @@ class Tally(StatefulStage[StageOptions]):
             return [{**row, "sum": self.sum}] if self.sum % 7 else []
 
         return batch.several(tallied)
+
+
+class Score(BaseModel):
+    score: float
+    grade: str | None
+    vowels: int
+
+
+class Grade(BaseModel):
+    score: float
+    grade: str | None
+
+
+class Scored(Stage[StageOptions]):
+    """Measures each text; every 23rd sample fails, every 10th is dropped, both with a cost; the others become one or two."""
+
+    kind = "scored"
+    drops = True
+    multiplies = True
+    metrics_schema = Score
+    report_schema = Grade
+
+    def process(self, batch: StageBatch) -> Result:
+        def scored(row: Row) -> Measured[list[Row]]:
+            if row["id"] % 23 == 5:
+                raise ValueError("no score")
+            metrics = {
+                "score": len(row["text"]) / 7,
+                "grade": "ä, b"[: row["id"] % 5] or None,
+                "vowels": row["text"].count("a"),
+            }
+            kept = [] if row["id"] % 10 == 4 else [row] * (1 + row["id"] % 2)
+            return Measured(kept, {**metrics, "cost_usd": 0.0001 * (row["id"] % 3)})
+
+        return batch.several(scored)
 
 
 def stamped(row: Row) -> Row:

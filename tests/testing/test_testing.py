@@ -3,16 +3,27 @@
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
+from pydantic import BaseModel
 
 from data_bridge.errors import ConfigError, FatalError
 from data_bridge.model.batch import ArrowRows, DictRows, LineRows, Media, Row, RowFailure
 from data_bridge.runtime.control import Request
-from data_bridge.runtime.stage import Fields, Result, Stage, StageBatch, StageOptions, StatefulStage
+from data_bridge.runtime.measuring import Measured
+from data_bridge.runtime.stage import (
+    Fields,
+    Result,
+    RowSchema,
+    Stage,
+    StageBatch,
+    StageOptions,
+    StatefulStage,
+)
 from data_bridge.testing import StageContract, assert_resumes, assert_same_however_cut, forms, run_stage
 
 SAMPLES: list[Row] = [{"n": n} for n in range(60)]
@@ -247,3 +258,93 @@ def test_a_stage_that_remembers_is_found_by_a_kill(tmp_path: Path) -> None:
 def test_samples_that_no_source_can_hold_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="no source can be made"):
         assert_resumes({"select": {"fields": ["a"]}}, [{"a": Media(b"x")}], tmp_path)
+
+
+class Weight(BaseModel):
+    weight: float
+    digits: int
+
+
+class Shown(BaseModel):
+    weight: float
+
+
+class Weighing(Plain):
+    """Measures what it passes; 3 is a failure, and its cost is told all the same."""
+
+    metrics_schema: ClassVar[RowSchema] = Weight
+    report_schema: ClassVar[RowSchema] = Shown
+
+    def process(self, batch: StageBatch) -> Result:
+        def weighed(row: Row) -> Measured[Row]:
+            if row["n"] == 3:
+                raise ValueError("too light")
+            return Measured(row, {"weight": row["n"] / 2, "digits": len(str(row["n"])), "cost_usd": 0.25})
+
+        return batch.each(weighed)
+
+
+class WeighingByPlace(Weighing):
+    """Measures where in its batch a sample is."""
+
+    def process(self, batch: StageBatch) -> Result:
+        return batch.same(batch.rows).measuring({at: {"weight": at, "digits": 1} for at in range(len(batch))})
+
+
+class WeighingTooMuch(Weighing):
+    def process(self, batch: StageBatch) -> Result:
+        return batch.each(lambda row: Measured(row, {"weight": 1.0, "digits": 1, "height": 2}))
+
+
+def test_what_a_stage_measures_is_there_to_be_looked_at() -> None:
+    run = run_stage(Weighing(StageOptions()), SAMPLES[2:5], first_index=2)
+
+    assert run.samples == [{"n": 2}, {"n": 4}]
+    assert run.report == [{"index": 2, "weight": 1.0}, {"index": 4, "weight": 2.0}]
+    assert run.metrics[1] == {"index": 4, "weight": 2.0, "digits": 1, "cost_usd": 0.25}
+    assert run_stage(Plain(StageOptions()), SAMPLES).metrics == []
+
+
+def test_a_stage_that_measures_something_else_when_cut_otherwise_is_found_out() -> None:
+    assert_same_however_cut(Weighing(StageOptions()), SAMPLES)
+
+    with pytest.raises(AssertionError, match="at first"):
+        assert_same_however_cut(WeighingByPlace(StageOptions()), SAMPLES)
+
+
+def test_a_stage_that_measures_what_it_does_not_declare_is_found_out() -> None:
+    with pytest.raises(FatalError, match="measured `height`, which its metrics_schema does not declare"):
+        run_stage(WeighingTooMuch(StageOptions()), SAMPLES)
+
+
+class ShowingTime(Weighing):
+    report_schema = pa.schema({"weight": pa.float64(), "cost_usd": pa.float64()})
+
+
+class ShowingMore(Weighing):
+    report_schema = pa.schema({"weight": pa.float64(), "height": pa.float64()})
+
+
+class ShowingText(Weighing):
+    report_schema = pa.schema({"weight": pa.string()})
+
+
+class ShowingOfNothing(Plain):
+    report_schema = Shown
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        (ShowingTime, "ShowingTime.report_schema: `cost_usd` tells nothing of quality"),
+        (ShowingMore, r"ShowingMore.report_schema: `height` is none of its metrics \(weight, digits\)"),
+        (ShowingText, "ShowingText.report_schema: `weight` is text, and float in metrics_schema"),
+        (
+            ShowingOfNothing,
+            r"ShowingOfNothing.report_schema: `weight` is none of its metrics \(it has no metrics_schema\)",
+        ),
+    ],
+)
+def test_a_stage_whose_report_shows_what_it_does_not_measure_cannot_be_made(stage: type[Plain], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        stage(StageOptions())

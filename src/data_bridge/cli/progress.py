@@ -14,6 +14,7 @@ from data_bridge.events import (
     PartitionClaimed,
     PartitionDone,
     PartitionFailed,
+    ReportWritten,
     RunPlanned,
     SamplesPacked,
     ShardCommitted,
@@ -152,6 +153,9 @@ class _Speaking:
                 return f"run {event.run}: {known}{event.partitions} partition{many}{before} -> {event.destination}"
             case Notice(message=message):
                 return message
+            case ReportWritten():
+                many = "" if event.rows == 1 else "s"
+                return f"report of {event.stage}: {event.rows:,} row{many}{'' if event.complete else ' until now'} in {event.path}"
             case SlotLost():
                 return f"worker {event.slot} {event.why}; its partition is handed out again"
             case PartitionFailed():

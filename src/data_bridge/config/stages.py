@@ -100,6 +100,9 @@ class StageSettings(Section):
         byte=False,
         description="stop when more samples than this failed in it: a number, or a share of the source's (`0.5%`)",
     )
+    report: bool = field(
+        False, byte=False, description="keep what it measures of each sample: `report.csv`, where its kind has a report"
+    )
     enabled: bool = field(True, byte=True, description="false: samples pass it unchanged")
 
     @model_validator(mode="before")

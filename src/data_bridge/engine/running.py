@@ -15,6 +15,7 @@ from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines.base import Pipeline, Takeover
 from data_bridge.pipelines.hooks import after_all, before_all
 from data_bridge.pipelines.journal import paid_for
+from data_bridge.pipelines.reporting import Reporting, write_reports
 from data_bridge.pipelines.slices import Slice
 from data_bridge.utils.progress import PartitionLog, totals
 
@@ -44,8 +45,10 @@ def run(
         before_all(pipeline, observer)
         name = part.of_run(run_plan.run) if part is not None else run_plan.run
         takeover = Takeover(steal=steal)
-        report = drive(pipeline, logs, waits, workers=workers, takeover=takeover, mine=mine, name=name)
-        logs = pipeline.logs()
+        with Reporting(pipeline, waits) as told:
+            report = drive(pipeline, logs, told, workers=workers, takeover=takeover, mine=mine, name=name)
+            logs = pipeline.logs()
+            told.finished = _finished(logs, frozenset(logs))
     ours = {i: logs[i] for i in mine}
     # a run that was overtaken by another, or told to stop, may find everything done all the same
     if not _finished(logs, mine):
@@ -76,6 +79,7 @@ def publish(
     manifest = pipeline.finalize()
     made = manifest.totals
     observer(RunFinalized(_manifest_uri(store), made.samples, made.failed, made.shards, made.bytes))
+    write_reports(pipeline, logs, observer)
     after_all(pipeline, logs, manifest, observer)
     return RunReport(
         run=pipeline.plan.run,

@@ -71,26 +71,33 @@ class PlanReport:
     """As in `RunReport`."""
 
 
-StageState: TypeAlias = Literal["not_started", "processing", "paused", "completed", "completed_with_failures", "failed"]
-"""`paused`: begun, not finished, and at rest: told to pause, stopped or killed, as far as this machine can tell. `failed`: a
-partition was given up; a rerun tries it again."""
+StageState: TypeAlias = Literal[
+    "not_started", "processing", "paused", "generating_report", "completed", "completed_with_failures", "failed"
+]
+"""`paused`: begun, not finished, and at rest: told to pause, stopped or killed, as far as this machine can tell.
+`generating_report`: the dataset is complete, and its report is being written. `failed`: a partition was given up; a rerun tries
+it again."""
 
 
 @dataclass(frozen=True, slots=True)
-class StageFailures:
-    """A stage on the way to a writer, and how many samples the ledger has that failed in it."""
+class StageCommitted:
+    """A stage, and what the ledger has of it."""
 
     name: str
     kind: str
     failed: int
     paid: Paid | None = None
     """What its answers cost; None for one that is not paid."""
+    total_cost_usd: float = 0.0
+    """What it paid for samples that are committed, and for those that were tried again."""
+    report_rows: int | None = None
+    """Samples its report has; None where nobody wanted one."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageStatus:
-    """How a stage stands. `failed` is what the ledger has, and `paid` what the journal of answers has; the others are totals of the last run on this machine, without
-    those before it, and None where there was none."""
+    """How a stage stands. `failed`, `total_cost_usd` and `report_rows` are what the ledger has, and `paid` what the journal of
+    answers has. The others are totals of the last run on this machine, without those before it, and None where there was none."""
 
     name: str
     kind: str
@@ -102,6 +109,16 @@ class StageStatus:
     """Rows it left out on purpose."""
     seconds: float | None
     """At work, over all its workers."""
+    total_cost_usd: float = 0.0
+    """What the ledger has that it paid: over all runs and crashes, once."""
+    total: int | None = None
+    """Samples of the source, where the plan knows."""
+    remaining: int | None = None
+    """Those of them that are not committed."""
+    report_rows: int | None = None
+    """Samples its report has until now; None where nobody wanted one."""
+    report: str | None = None
+    """Where the whole report is on this machine."""
     bypassed: int | None = None
     """Rows that passed it unchanged, switched off."""
     row_seconds: dict[str, float] = field(default_factory=dict)
@@ -142,7 +159,9 @@ class StatusReport:
     bytes: int
     samples_expected: int | None
     errors: tuple[str, ...]
-    stages: tuple[StageFailures, ...] = ()
+    samples_done: int = 0
+    """Samples of the source that are behind it: in shards, left out or failed."""
+    stages: tuple[StageCommitted, ...] = ()
     slices: tuple[SliceStatus, ...] = ()
     """Where the run was divided, in the newest division (that with most slices)."""
 

@@ -86,6 +86,18 @@ class Claim(Document, frozen=True, kw_only=True, tag_field="kind", tag="claim"):
     """Names the heartbeat object of the run that owns the slot."""
 
 
+class ReportPart(Document, frozen=True, kw_only=True):
+    """What stages measured of the samples of a range; with the record of the first writer."""
+
+    key: str | None = None
+    """Key of the file that has the rows, written before the record; None where there are none."""
+    sha256: str = ""
+    rows: dict[str, int] = {}
+    """How many, by each stage whose report was wanted."""
+    cost_usd: dict[str, float] = {}
+    """What was paid, by stage; for samples that failed as well."""
+
+
 class ShardRecord(Document, frozen=True, kw_only=True, tag_field="kind", tag="shard"):
     """The commit of one shard. `key` is None when every sample of its range failed."""
 
@@ -111,6 +123,7 @@ class ShardRecord(Document, frozen=True, kw_only=True, tag_field="kind", tag="sh
     meta: dict[str, Any] = {}
     warnings: dict[str, int] = {}
     """What was written differently than it stood in the source, with counts."""
+    report: ReportPart | None = None
 
 
 class ChangeRecord(Document, frozen=True, kw_only=True, tag_field="kind", tag="change"):
@@ -152,6 +165,8 @@ class Done(Document, frozen=True, kw_only=True, tag_field="kind", tag="done"):
     failures_sha256: str | None = None
     paid: dict[str, Paid] = {}
     """What was paid for, by stage."""
+    report: ReportPart | None = None
+    """Of the samples behind the last shards."""
 
 
 class Failed(Document, frozen=True, kw_only=True, tag_field="kind", tag="failed"):

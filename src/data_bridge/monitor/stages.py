@@ -1,8 +1,11 @@
 """How each stage of a run stands: failures from the ledger, the rest from what the run has said on this machine."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from data_bridge.model import spread
 from data_bridge.model.metrics import Load, MetricRecord, Statistics
-from data_bridge.model.report import StageFailures, StageState, StageStatus, StatusReport
+from data_bridge.model.report import StageCommitted, StageState, StageStatus, StatusReport
 from data_bridge.monitor.snapshot import Snapshot
 
 QUANTILES = (50, 95)
@@ -10,37 +13,52 @@ QUANTILES = (50, 95)
 
 
 def stage_statuses(
-    report: StatusReport, told: Snapshot | None, *, running: bool, paused: bool
+    report: StatusReport, told: Snapshot | None, reports: Mapping[str, str] = {}, *, running: bool, paused: bool
 ) -> tuple[StageStatus, ...]:
-    """One for each stage on the way to a writer. `told` is what the run said last on this machine; totals are its own."""
+    """One for each stage. `told` is what the run said last on this machine; totals are its own. `reports` says by stage where
+    a whole report is on this machine."""
     found = {record.part: record for record in told.total} if told else {}
     return tuple(
         _status(
-            stage, found.get((stage.name, stage.kind)), _state(report, stage.failed, running=running, paused=paused)
+            report,
+            stage,
+            found.get((stage.name, stage.kind)),
+            _state(report, stage, reports, running=running, paused=paused),
+            reports.get(stage.name),
         )
         for stage in report.stages
     )
 
 
-def _status(stage: StageFailures, record: MetricRecord | None, state: StageState) -> StageStatus:
-    paid = stage.paid.model_dump() if stage.paid is not None else None
-    if record is None:
-        return StageStatus(
-            stage.name, stage.kind, state, stage.failed, processed=None, skipped=None, seconds=None, paid=paid
-        )
-    seconds = sum(metric.busy_s for metric in record.metrics if isinstance(metric, Load))
-    return StageStatus(
+def _status(
+    report: StatusReport, stage: StageCommitted, record: MetricRecord | None, state: StageState, file: str | None
+) -> StageStatus:
+    total = report.samples_expected
+    known = StageStatus(
         stage.name,
         stage.kind,
         state,
         stage.failed,
+        processed=None,
+        skipped=None,
+        seconds=None,
+        total_cost_usd=stage.total_cost_usd,
+        total=total,
+        remaining=None if total is None else total - report.samples_done,
+        report_rows=stage.report_rows,
+        report=file,
+        paid=stage.paid.model_dump() if stage.paid is not None else None,
+    )
+    if record is None:
+        return known
+    return replace(
+        known,
         processed=record.count("rows_in"),
         skipped=record.count("dropped"),
-        seconds=round(seconds, 3),
+        seconds=round(sum(metric.busy_s for metric in record.metrics if isinstance(metric, Load)), 3),
         bypassed=record.count("bypassed"),
         row_seconds=_row_seconds(record),
         statistics={m.name: _spread(m) for m in record.metrics if isinstance(m, Statistics) and m.count},
-        paid=paid,
     )
 
 
@@ -55,9 +73,13 @@ def _spread(seen: Statistics) -> dict[str, float | None]:
     return {**whole, **{f"p{share}": seen.quantile(share / 100) for share in QUANTILES}}
 
 
-def _state(report: StatusReport, failed: int, *, running: bool, paused: bool) -> StageState:
+def _state(
+    report: StatusReport, stage: StageCommitted, reports: Mapping[str, str], *, running: bool, paused: bool
+) -> StageState:
     if report.complete:
-        return "completed_with_failures" if failed else "completed"
+        if running and stage.report_rows is not None and stage.name not in reports:
+            return "generating_report"
+        return "completed_with_failures" if stage.failed else "completed"
     if running:
         return "paused" if paused else "processing"
     if report.partitions_failed:

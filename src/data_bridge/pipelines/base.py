@@ -210,7 +210,7 @@ class Pipeline(Prepared):
             digest = sha256_of(path)
             self.store.put_file(key, path, sha256=digest)
             done = done.model_copy(update={"failures": key, "failures_sha256": digest})
-        tracker.append(done)
+        tracker.append(done := run.with_report(done))
         control.emit(
             PartitionDone(tracker.partition.index, done.samples, done.trailing_failed, done.trailing_failed_by)
         )

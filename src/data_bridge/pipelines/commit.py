@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 from data_bridge.errors import BridgeError
@@ -12,6 +13,7 @@ from data_bridge.events import Event, ShardCommitted, ShardUploaded
 from data_bridge.model.batch import Batch
 from data_bridge.model.changes import Change
 from data_bridge.model.metrics import QueueUse
+from data_bridge.model.shards import ReportPart
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines.metering import Metering
 from data_bridge.pipelines.staging import Closed, Staging
@@ -265,12 +267,20 @@ class Committer:
         self._metering.staged(self._waiting_bytes, self._staging_bytes)
         self._changed.notify_all()
 
+    def kept(self, part: ReportPart, path: Path) -> ReportPart:
+        """What stages measured, at the store: the next record will name it."""
+        key = self._tracker.report_key(part.sha256)
+        self._store.put_file(key, path, sha256=part.sha256)
+        return part.model_copy(update={"key": key})
+
     def _commit(self, closed: Closed) -> None:
         record = closed.record
         if closed.failures is not None:
             key = self._tracker.failures_key
             self._store.put_file(key, closed.failures, sha256=record.failures_sha256 or "")
             record = record.model_copy(update={"failures": key})
+        if closed.report is not None and record.report is not None:
+            record = record.model_copy(update={"report": self.kept(record.report, closed.report)})
         self._tracker.append(record.model_copy(update={"token": self._tracker.token}))
         closed.remove()
         self._control.emit(

@@ -6,11 +6,12 @@ from data_bridge.config import PipelineSettings, Settings
 from data_bridge.errors import ConfigError
 from data_bridge.model.manifest import MANIFEST_KEY, Manifest
 from data_bridge.model.plan import Plan
-from data_bridge.model.report import PlanReport, StageFailures, StatusReport
+from data_bridge.model.report import PlanReport, StageCommitted, StatusReport
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
 from data_bridge.pipelines.base import Pipeline
 from data_bridge.pipelines.journal import paid_for
+from data_bridge.pipelines.notes import costs_by_stage, rows_by_stage
 from data_bridge.pipelines.sinks import SinkPlan, sink_plans
 from data_bridge.pipelines.slices import noted, slice_statuses
 from data_bridge.stages.build import build
@@ -125,6 +126,8 @@ def status_report(store: ObjectStore) -> StatusReport:
     by_stage = failures_by_stage(logs.values())
     paid = paid_for(store, plan.run, logs)
     divisions = noted(store, plan.run)
+    costs = costs_by_stage(logs.values()) | {stage: bill.cost_usd for stage, bill in paid.items()}
+    rows = rows_by_stage(logs[p.index] for p in planned)
     return StatusReport(
         run=plan.run,
         destination=store.uri,
@@ -139,8 +142,16 @@ def status_report(store: ObjectStore) -> StatusReport:
         bytes=committed.bytes,
         samples_expected=sum(p.samples or 0 for p in planned) if counted else None,
         errors=tuple(f"partition {i}: {log.failed.error}" for i, log in logs.items() if log.failed),
+        samples_done=sum(logs[p.index].cursor.index for p in planned),
         stages=tuple(
-            StageFailures(s["name"], s["kind"], by_stage[s["name"]], paid.get(s["name"]))
+            StageCommitted(
+                s["name"],
+                s["kind"],
+                by_stage[s["name"]],
+                paid.get(s["name"]),
+                costs.get(s["name"], 0.0),
+                rows.get(s["name"]),
+            )
             for s in plan.first.config.get("stages", [])
         ),
         slices=slice_statuses(plan, logs, divisions[-1]) if divisions else (),

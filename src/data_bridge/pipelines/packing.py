@@ -1,14 +1,14 @@
 """What is done to a batch before anything is cut: a pure function of the batch, so that any process may do it."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 
 import msgspec
 import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from data_bridge.config import Settings
+from data_bridge.config import Settings, hidden_in
 from data_bridge.io.sources.stream import SampleStream
 from data_bridge.model.batch import Batch, DictRows, RowFailure, Rows
 from data_bridge.model.changes import Change
@@ -16,12 +16,14 @@ from data_bridge.model.keys import IndexKeys
 from data_bridge.model.plan import Generation, Partition
 from data_bridge.model.shards import Encoded
 from data_bridge.pipelines.flows import Flows, Prepare
+from data_bridge.pipelines.notes import Note, note_of
 from data_bridge.pipelines.sinks import SinkPlan, sink_plans
 from data_bridge.rows.decoding import decode
 from data_bridge.rows.picking import joined, places_among, size_of, take
 from data_bridge.rows.values import raw_of
 from data_bridge.runtime.flow import Flow, Lot, StageWork, Transit
 from data_bridge.runtime.graph import SOURCE
+from data_bridge.runtime.measuring import places
 from data_bridge.runtime.outline import writer_part
 from data_bridge.stages.build import build
 
@@ -64,6 +66,8 @@ class Packed(msgspec.Struct, frozen=True):
     work: tuple[StageWork, ...] = ()
     beside: tuple[Lot, ...] = ()
     """What each branch beside the way looks at."""
+    notes: tuple[Note, ...] = ()
+    """What stages measured of samples, by offset in the batch, ascending."""
 
 
 Pack = Callable[[Piece], Packed]
@@ -95,6 +99,7 @@ class Packing(msgspec.Struct, frozen=True):
             self.generation.key_digits,
             keep_raw="quarantine" in policies,
             only=self.only,
+            secrets=hidden_in(self.settings),
         )
 
 
@@ -111,6 +116,7 @@ class Packer:
         *,
         keep_raw: bool,
         only: NDArray[np.int64] | None = None,
+        secrets: Set[str] = frozenset(),
     ) -> None:
         self._check = check
         self._flows = flows
@@ -119,6 +125,7 @@ class Packer:
         self._key_digits = key_digits
         self._keep_raw = keep_raw
         self._only = only
+        self._secrets = secrets
 
     def pack(self, piece: Piece) -> Packed:
         flow = self.flow(piece.changes)
@@ -139,7 +146,8 @@ class Packer:
                 offsets = np.full(len(offsets), piece.skip, dtype=np.int64)
             runs.append(Run(encoded, offsets, block=bool(sink.block)))
         beside = tuple(passed.lots[branch.port].newest(branch.most) for branch in flow.branches)
-        return Packed(tuple(runs), _one_each(failures), tuple(work), beside)
+        notes = tuple(note_of(m, self._partition.key_prefix, self._key_digits, self._secrets) for m in passed.measured)
+        return Packed(tuple(runs), _one_each(failures), tuple(work), beside, notes)
 
     def flow(self, changes: tuple[Change, ...], prepare: Prepare | None = None) -> Flow:
         """The stages as these changes have them; `prepare` readies those that have to be made."""
@@ -190,7 +198,7 @@ class Packer:
         keys = IndexKeys(self._partition.key_prefix, lot.indices, self._key_digits)
         if not sink.multiplies:
             return keys if not sink.block else list(keys)
-        return [f"{key}-{number}" for key, number in zip(keys, _numbers(lot.indices), strict=True)]
+        return [f"{key}-{number}" for key, number in zip(keys, places(lot.indices.tolist()), strict=True)]
 
     def _unfit(self, lot: Lot, failures: Sequence[RowFailure]) -> list[RowFailure]:
         """What a writer refused, by offset in the batch."""
@@ -220,16 +228,6 @@ def _together(
         places.append(at[positions])
         failures += [replace(f, offset=int(at[f.offset])) for f in bad]
     return DictRows(together), np.concatenate(places)
-
-
-def _numbers(indices: NDArray[np.int64]) -> list[int]:
-    """For each output, how many of the same sample stand before it."""
-    seen: dict[int, int] = {}
-    numbers = []
-    for index in indices.tolist():
-        numbers.append(seen.get(index, 0))
-        seen[index] = numbers[-1] + 1
-    return numbers
 
 
 def _one_each(failures: Sequence[RowFailure]) -> tuple[RowFailure, ...]:

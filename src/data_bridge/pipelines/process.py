@@ -188,6 +188,13 @@ class PartitionRun:
                 file.write(path.read_bytes())
         return paths[0] if paths else None
 
+    def with_report(self, done: Done) -> Done:
+        """The record with what stages measured behind the first writer's last shard, which is kept now."""
+        part, path = self._sinks[0].notes.part()
+        if part is None:
+            return done
+        return done.model_copy(update={"report": part if path is None else self._committer.kept(part, path)})
+
     def _take(self, piece: Piece, packed: Packed) -> None:
         """Cut one packed piece into shards. What failed on any way is recorded with the first writer."""
         if piece.index + piece.skip != self._at:
@@ -199,7 +206,7 @@ class PartitionRun:
         bytes_ = 0
         with self._metering.writing():
             for number, (sink, run) in enumerate(zip(self._sinks, packed.runs, strict=True)):
-                sink.take(Taken(piece, run, packed.failures if number == 0 else ()))
+                sink.take(Taken(piece, run, packed.failures, packed.notes) if number == 0 else Taken(piece, run, ()))
                 bytes_ += int(run.encoded.ends[-1]) if len(run.encoded) else 0
         self._metering.packed(packed.work)
         self._beside.offer(piece, packed)

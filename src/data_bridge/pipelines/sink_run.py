@@ -1,6 +1,6 @@
 """One writer's side of a partition: where it stands, how samples are cut into its shards, what it records."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from data_bridge.model.shards import Cursor, Encoded, ShardRecord
 from data_bridge.pipelines.commit import Committer, Control
 from data_bridge.pipelines.cut import Progress, ShardRules, next_cut
 from data_bridge.pipelines.failures import FailureLog
+from data_bridge.pipelines.notes import Note, NoteLog
 from data_bridge.pipelines.packing import Piece, Run
 from data_bridge.pipelines.remembering import recorded
 from data_bridge.pipelines.sinks import SinkPlan
@@ -72,6 +73,7 @@ class SinkRun:
         """Outputs of the sample at the open shard's start that the shard before has."""
         self._numbers = _Numbers(partition, self._rules, tracker.log.shards_of(plan.name))
         self.failures = self._new_failures()
+        self.notes = NoteLog(staging.report_path, plan.noted or {})
         self._range = (0, 0)
         self._keys: set[str] = set()
         self._warnings: Counter[str] = Counter()
@@ -88,8 +90,7 @@ class SinkRun:
         lo = int(np.searchsorted(run.offsets, used))
         if resumed.out and used == resumed.index - run.first:
             lo += resumed.out
-        failures = [f for f in run.failures if f.offset >= used]
-        told = 0
+        due = _Due(run, used, self._failed, self)
         while used < run.end:
             stop = self._first_repeat(run, lo)
             end = run.end if stop == len(run.offsets) else int(run.offsets[stop])
@@ -106,14 +107,14 @@ class SinkRun:
             )
             if cut.hi > lo:
                 # failures before the last sample written belong to this shard whatever closes it
-                told = self._fail(failures, told, run.behind(cut.hi)[0], run)
+                due.before(run.behind(cut.hi)[0])
                 self._write(run, lo, cut.hi)
             lo = cut.hi
             if cut.closes == "full":
                 used = max(used, self.cursor.index - run.first)
                 self._close(whole_range=False)
                 continue
-            told = self._fail(failures, told, min(cut.used, end), run)
+            due.before(min(cut.used, end))
             used = cut.used
             repeats = stop < len(run.offsets) and used == reach
             # a range does not end in the middle of what one sample became
@@ -134,6 +135,7 @@ class SinkRun:
         """Discard the open shard; what is closed already goes its way."""
         self._writer.abort()
         self.failures.abandon()
+        self.notes.abandon()
 
     def _first_repeat(self, run: "Taken", lo: int) -> int:
         """The first sample from `lo` on whose key the open shard has already, or the number of samples."""
@@ -152,7 +154,7 @@ class SinkRun:
         assert run.encoded.keys is not None
         reason = f"the key {run.encoded.keys[position]!r} {_REPEATED}"
         failure = RowFailure(int(run.offsets[position]), reason, stage="write")
-        self._fail([failure], 0, failure.offset + 1, run)
+        self._failed(run.first + failure.offset, failure, self.failures)
         # it failed because of this shard: another attempt must not meet it at the start of the next one
         self._move(run, position + 1)
 
@@ -175,6 +177,7 @@ class SinkRun:
         behind, out = run.behind(hi)
         self._range = (self._range[0], run.first + behind + (out > 0))
         self.failures.mark()
+        self.notes.mark()
         self._stand(run, behind, out)
 
     def _stand(self, run: "Taken", skip: int, out: int = 0) -> None:
@@ -182,21 +185,15 @@ class SinkRun:
         if run.piece.states and run.piece is not self._standing_in:
             self._standing_in, self._state = run.piece, recorded(run.piece)
 
-    def _fail(self, failures: Sequence[RowFailure], told: int, before: int, run: "Taken") -> int:
-        """Log the failures at offsets below `before`; returns how many of the batch are logged now."""
-        while told < len(failures) and failures[told].offset < before:
-            self._failed(run.first + failures[told].offset, failures[told], self.failures)
-            told += 1
-        return told
-
     def _close(self, *, whole_range: bool) -> None:
         """Close the open shard, or record that a range has none; start the next range."""
         rest = self._new_failures() if whole_range else self.failures.split()
-        self._submit(self._shard, self.failures)
+        notes = self.notes.another() if whole_range else self.notes.split()
+        self._submit(self._shard)
         self._shard, self._out = Progress(start=self.cursor.index), self.cursor.out
-        self.failures, self._keys, self._warnings = rest, set(), Counter()
+        self.failures, self.notes, self._keys, self._warnings = rest, notes, set(), Counter()
 
-    def _submit(self, shard: Progress, log: FailureLog) -> None:
+    def _submit(self, shard: Progress) -> None:
         path, record = None, ShardRecord(token=self._tracker.token, sink=self._plan.name, key=None, cursor=self.cursor)
         record = record.model_copy(update={"state": self._state})
         first = self._partition.first_index
@@ -218,18 +215,21 @@ class SinkRun:
         span = self._range if shard.written else (shard.start, self.cursor.index)
         record = record.model_copy(
             update={
-                "failed": log.count,
-                "failed_by": dict(log.by_stage),
+                "failed": self.failures.count,
+                "failed_by": dict(self.failures.by_stage),
                 "first_index": first + span[0],
                 "end_index": first + span[1],
             }
         )
         self._numbers.closed(shard.start, has_file=path is not None)
-        failures = log.close()
+        failures = self.failures.close()
         if failures is not None:
             record = record.model_copy(update={"failures_sha256": sha256_of(failures)})
+        part, report = self.notes.part()
+        if part is not None:
+            record = record.model_copy(update={"report": part})
         changes = self._tracker.log.changed_before(self.cursor)
-        closed = Closed(record, path, failures, shard.start, self._out, changes)
+        closed = Closed(record, path, failures, report, shard.start, self._out, changes)
         self._committer.submit(self._staging.ready(closed))
 
     def _key(self) -> str:
@@ -287,13 +287,14 @@ class Failing:
 
 
 class Taken:
-    """One sink's part of a packed piece, and where it stands. `failures` are those the sink has to record."""
+    """One sink's part of a packed piece, and where it stands. `failures` and `notes` are those the sink has to record."""
 
-    def __init__(self, piece: Piece, run: Run, failures: Sequence[RowFailure]) -> None:
+    def __init__(self, piece: Piece, run: Run, failures: Sequence[RowFailure], notes: Sequence[Note] = ()) -> None:
         self.piece = piece
         self.encoded: Encoded = run.encoded
         self.offsets = run.offsets
         self.failures = failures
+        self.notes = notes
         self.pos = piece.batch.start
         self.first = piece.index
         """Index of the batch's offset 0, counted from the partition's start."""
@@ -308,6 +309,27 @@ class Taken:
         if hi == len(self.offsets) or int(self.offsets[hi]) != last:
             return (self.end if self._block else last + 1), 0
         return last, hi - int(np.searchsorted(self.offsets, last))
+
+
+class _Due:
+    """What is to be recorded of a piece besides its samples, from an offset on: each once, in order."""
+
+    def __init__(
+        self, run: Taken, used: int, failed: Callable[[int, RowFailure, FailureLog], None], sink: SinkRun
+    ) -> None:
+        self._first = run.first
+        self._failures = deque(f for f in run.failures if f.offset >= used)
+        self._notes = deque(n for n in run.notes if n.offset >= used)
+        self._failed = failed
+        self._sink = sink
+
+    def before(self, offset: int) -> None:
+        """Record what is of samples before this offset in the logs that are open now."""
+        while self._failures and self._failures[0].offset < offset:
+            failure = self._failures.popleft()
+            self._failed(self._first + failure.offset, failure, self._sink.failures)
+        while self._notes and self._notes[0].offset < offset:
+            self._sink.notes.add(self._notes.popleft())
 
 
 class _Numbers:

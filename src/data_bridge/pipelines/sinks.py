@@ -7,6 +7,7 @@ import msgspec
 
 from data_bridge.config import FOREIGN, PipelineSettings
 from data_bridge.model.plan import Generation
+from data_bridge.pipelines.notes import Columns, columns_of
 from data_bridge.pipelines.writer import ShardWriter
 from data_bridge.pipelines.writers import writer_class
 from data_bridge.runtime.graph import Graph, Sink
@@ -31,6 +32,8 @@ class SinkPlan(msgspec.Struct, frozen=True):
     """Whether what becomes of a sample depends on those before it."""
     row_bytes: int
     """What those may add to one row at most; 0 = not much."""
+    noted: Columns | None
+    """The reports that are kept with its records; None for all writers but the first."""
 
     def writer(self) -> ShardWriter:
         return writer_class(self.settings.name)(self.settings, self.frozen)
@@ -69,8 +72,9 @@ def sink_plans(settings: PipelineSettings, graph: Graph, generation: Generation)
             graph.waits,
             graph.remembers,
             sum(node.stage.row_bytes for node in graph.nodes if node.waits),
+            columns_of(graph) if number == 0 else None,
         )
-        for sink in graph.sinks
+        for number, sink in enumerate(graph.sinks)
     ]
 
 

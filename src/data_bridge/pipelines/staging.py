@@ -41,6 +41,7 @@ class Closed(msgspec.Struct, frozen=True):
     record: ShardRecord
     path: Path | None
     failures: Path | None
+    report: Path | None = None
     start: int = 0
     """Index in the partition where its range begins: where the sink's cursor stood before it."""
     out: int = 0
@@ -49,11 +50,15 @@ class Closed(msgspec.Struct, frozen=True):
     """Live changes that it was made with, and all before it."""
     sidecar: Path | None = None
 
+    @property
+    def files(self) -> list[Path]:
+        """All that there is of it on this machine."""
+        return [path for path in (self.path, self.failures, self.report, self.sidecar) if path is not None]
+
     def remove(self) -> None:
         """Delete the local files: only after the record exists."""
-        for path in (self.path, self.failures, self.sidecar):
-            if path is not None:
-                path.unlink(missing_ok=True)
+        for path in self.files:
+            path.unlink(missing_ok=True)
 
 
 class _Sidecar(Document, frozen=True, kw_only=True):
@@ -61,6 +66,7 @@ class _Sidecar(Document, frozen=True, kw_only=True):
 
     shard: str | None
     failures: str | None
+    report: str | None = None
     start: int
     out: int = 0
     changes: tuple[str, ...] = ()
@@ -86,7 +92,7 @@ class Staging:
         if not self.folder.exists():
             return  # a later attempt took over and swept it away
         # after an error, finished shards stay for the next attempt; what is not finished is useless
-        keep = {p for closed in _closed_in(self.folder) for p in (closed.path, closed.failures, closed.sidecar) if p}
+        keep = {p for closed in _closed_in(self.folder) for p in closed.files}
         for path in self.folder.iterdir():
             if path not in keep:
                 path.unlink()
@@ -100,6 +106,10 @@ class Staging:
         self._count += 1
         return self.folder / f"failures-{self._count:06d}.jsonl"
 
+    def report_path(self) -> Path:
+        self._count += 1
+        return self.folder / f"report-{self._count:06d}.jsonl"
+
     def ready(self, closed: Closed) -> Closed:
         """Mark a shard as finished: from here on a later attempt may adopt it."""
         self._count += 1
@@ -107,6 +117,7 @@ class Staging:
         names = {
             "shard": closed.path.name if closed.path else None,
             "failures": closed.failures.name if closed.failures else None,
+            "report": closed.report.name if closed.report else None,
         }
         with replacing(sidecar, self._token) as part:
             known = _Sidecar(**names, start=closed.start, out=closed.out, changes=closed.changes, record=closed.record)
@@ -134,6 +145,7 @@ def _closed_in(folder: Path) -> Iterator[Closed]:
             data.record,
             folder / data.shard if data.shard else None,
             folder / data.failures if data.failures else None,
+            folder / data.report if data.report else None,
             data.start,
             data.out,
             data.changes,
@@ -144,8 +156,9 @@ def _closed_in(folder: Path) -> Iterator[Closed]:
 def _whole(closed: Closed) -> bool:
     """Whether the files of a leftover are there with the content its record names."""
     record = closed.record
-    shard_ok = closed.path is None or (closed.path.exists() and sha256_of(closed.path) == record.sha256)
-    failures_ok = closed.failures is None or (
-        closed.failures.exists() and sha256_of(closed.failures) == record.failures_sha256
-    )
-    return shard_ok and failures_ok
+    wanted = [
+        (closed.path, record.sha256),
+        (closed.failures, record.failures_sha256),
+        (closed.report, record.report.sha256 if record.report else ""),
+    ]
+    return all(path is None or (path.exists() and sha256_of(path) == digest) for path, digest in wanted)

@@ -1,23 +1,21 @@
 """Rows against the schemas that a stage declares: what does not fit is the failure of its sample, with the field, what was
 expected and what was found."""
 
-import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from decimal import Decimal
-from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ValidationError
 
 from data_bridge.model import source
 from data_bridge.model.batch import ArrowRows, Media, RowFailure, Rows
 from data_bridge.rows.decoding import decode
 from data_bridge.rows.picking import take
 from data_bridge.runtime.multistage import MultiStage
+from data_bridge.runtime.schemas import kinds_of, model_of, words_of
 from data_bridge.runtime.stage import Fields, Result, RowSchema, Stage, StageBatch
 
 if TYPE_CHECKING:
@@ -67,7 +65,9 @@ class Entered(msgspec.Struct, frozen=True):
             at = np.flatnonzero(~np.isin(made.positions, wrong))
             fits = replace(made, rows=take(made.rows, at), positions=made.positions[at])
         used = None if made.used is None else self.whole(made.used)
-        return Result(fits.rows, self.whole(fits.positions), self._placed(fits.failures), used)
+        kept = self.kept
+        metrics = made.metrics if kept is None else tuple((int(kept[row]), values) for row, values in made.metrics)
+        return Result(fits.rows, self.whole(fits.positions), self._placed(fits.failures), used, metrics=metrics)
 
     def _placed(self, failures: Sequence[RowFailure]) -> tuple[RowFailure, ...]:
         rows = self.whole(np.array([f.offset for f in failures], dtype=np.int64)).tolist()
@@ -107,7 +107,7 @@ def _misfits(schema: RowSchema, rows: Rows, verb: str) -> dict[int, str]:
     """Why rows do not fit, by row, ascending. Rows that cannot be read are left to whoever reads them."""
     if schema is None or (isinstance(rows, ArrowRows) and _surely_fits(schema, rows)):
         return {}
-    check = _model(schema).__pydantic_validator__.validate_python
+    check = model_of(schema).__pydantic_validator__.validate_python
     found, positions, _ = decode(rows)
     wrong: dict[int, str] = {}
     for at, row in zip(positions.tolist(), found, strict=True):
@@ -157,96 +157,24 @@ def _told(error: ValidationError, verb: str) -> str:
     return f"{verb} `{name}`: expected {wanted}, found {shown}{others}"
 
 
-@cache
-def _model(schema: Any) -> type[BaseModel]:
-    """The schema as what checks values; Arrow's types as they are decoded."""
-    return schema if isinstance(schema, type) else _made("Sample", schema)
-
-
-def _made(name: str, fields: "Sequence[pa.Field[Any]] | pa.Schema | pa.StructType") -> type[BaseModel]:
-    wanted: dict[str, Any] = {}
-    for number, field in enumerate(fields):
-        type_ = _python(field.type)
-        # any name may stand in a file, not all may be attributes
-        wanted[f"field_{number}"] = (
-            (type_ | None, Field(None, alias=field.name)) if field.nullable else (type_, Field(alias=field.name))
-        )
-    return create_model(name, __config__=ConfigDict(arbitrary_types_allowed=True), **wanted)
-
-
-def _python(type_: "pa.DataType") -> Any:
-    import pyarrow.types as are
-
-    if are.is_dictionary(type_):
-        return _python(type_.value_type)
-    if are.is_integer(type_):
-        info = np.iinfo(str(type_))
-        return Annotated[int, Field(ge=int(info.min), le=int(info.max))]
-    if are.is_list(type_) or are.is_large_list(type_) or are.is_fixed_size_list(type_):
-        size = type_.list_size if are.is_fixed_size_list(type_) else None
-        inner: Any = list.__class_getitem__(_python(type_.value_type) | None)
-        return Annotated[inner, Field(min_length=size, max_length=size)]
-    if are.is_struct(type_):
-        return _made("Struct", [type_.field(at) for at in range(type_.num_fields)])
-    simple: list[tuple[Callable[[Any], bool], Any]] = [
-        (are.is_boolean, bool),
-        (are.is_floating, float),
-        (lambda t: are.is_string(t) or are.is_large_string(t), str),
-        (are.is_temporal, str),
-        (are.is_decimal, Decimal),
-        (lambda t: are.is_binary(t) or are.is_large_binary(t) or are.is_fixed_size_binary(t), bytes),
-    ]
-    return next((python for test, python in simple if test(type_)), Any)
-
-
 def mismatches(schema: RowSchema, fields: Fields, verb: str) -> Iterator[str]:
     """What can be told of fields before any row is there: those that are missing, and types that no value of theirs has."""
     if schema is None or not fields:
         return
     known = {field.name: field for field in fields}
-    for name, info in _model(schema).model_fields.items():
+    for name, info in model_of(schema).model_fields.items():
         names = [info.alias] if info.alias else [name]
-        wanted = _families(info.annotation)
+        wanted = kinds_of(info.annotation)
         field = next((known[n] for n in names if n in known), None)
         if field is None:
             if info.is_required():
-                yield f"{verb} `{names[0]}`: expected {_words(wanted)}, found no such field among {', '.join(known)}"
+                yield f"{verb} `{names[0]}`: expected {words_of(wanted)}, found no such field among {', '.join(known)}"
         elif wanted and (found := _family(field)) and not _agree(found, wanted):
-            yield f"{verb} `{names[0]}`: expected {_words(wanted)}, found {field.type}"
-
-
-def _words(families: frozenset[str]) -> str:
-    return " or ".join(sorted(families - {"null"})) or "a value"
+            yield f"{verb} `{names[0]}`: expected {words_of(wanted)}, found {field.type}"
 
 
 def _agree(found: str, wanted: frozenset[str]) -> bool:
     return found in wanted or (found == "int" and "float" in wanted)
-
-
-_PYTHON = {
-    bool: "bool",
-    int: "int",
-    float: "float",
-    str: "text",
-    bytes: "bytes",
-    Decimal: "decimal",
-    type(None): "null",
-}
-
-
-def _families(annotation: Any) -> frozenset[str]:
-    """Kinds of values that an annotation takes, or none where that cannot be told."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _families(get_args(annotation)[0])
-    if origin in (Union, types.UnionType):
-        parts = [_families(part) for part in get_args(annotation)]
-        return frozenset().union(*parts) if all(parts) else frozenset()
-    if origin is list:
-        return frozenset({"list"})
-    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-        return frozenset({"struct"})
-    return frozenset({_PYTHON[annotation]}) if annotation in _PYTHON else frozenset()
 
 
 def _family(field: source.Field) -> str | None:

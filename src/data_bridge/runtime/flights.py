@@ -14,6 +14,7 @@ from data_bridge.model.batch import DictRows, Row, RowFailure
 from data_bridge.rows.decoding import decode
 from data_bridge.rows.picking import joined, size_of, size_of_row
 from data_bridge.runtime.fitting import entering, fitted
+from data_bridge.runtime.measuring import Measured, parted
 from data_bridge.runtime.stage import Result, Stage, StageBatch, identities, reason
 
 Packet = TypeVar("Packet")
@@ -97,7 +98,9 @@ class _Raised(msgspec.Struct, frozen=True):
 class Rows(Flight[Packet]):
     """A packet whose rows are done one by one, as `StageBatch.each` does them."""
 
-    def __init__(self, packet: Packet, batch: StageBatch, stage: Stage[Any], one: Callable[[Row, int], Row]) -> None:
+    def __init__(
+        self, packet: Packet, batch: StageBatch, stage: Stage[Any], one: Callable[[Row, int], Row | Measured[Row]]
+    ) -> None:
         """`one` gets a row and its identity."""
         self._entered = entering(stage, batch)
         self._rows, self._positions, self._bad = decode(self._entered.batch.rows)
@@ -105,10 +108,10 @@ class Rows(Flight[Packet]):
         self._one = one
         super().__init__(packet, len(self._rows))
 
-    def _apply(self, piece: int) -> tuple[Row | RowFailure, int]:
+    def _apply(self, piece: int) -> tuple[Row | Measured[Row] | RowFailure, int]:
         try:
             row = self._one(dict(self._rows[piece]), self._identities[piece])  # others may hold the same row
-            return row, size_of_row(row)
+            return row, size_of_row(row.value if isinstance(row, Measured) else row)
         except BridgeError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code may raise anything: the failure of this sample
@@ -117,8 +120,10 @@ class Rows(Flight[Packet]):
     def _result(self, found: list[Any]) -> Results:
         failures = [each for each in found if isinstance(each, RowFailure)]
         good = np.array([not isinstance(each, RowFailure) for each in found], dtype=bool)
-        rows = DictRows([each for each in found if not isinstance(each, RowFailure)])
-        return self._entered.leaving(Result(rows, self._positions[good], self._bad).failing(failures))
+        positions = self._positions[good]
+        rows, metrics = parted([each for each in found if not isinstance(each, RowFailure)], positions)
+        made = Result(DictRows(rows), positions, self._bad, metrics=metrics)
+        return self._entered.leaving(made.failing(failures))
 
 
 class Batches(Flight[Packet]):
@@ -150,11 +155,12 @@ def _stacked(found: list[Result]) -> Result:
     parts = [each.rows for each in found]
     rows = joined([part for part in parts if len(part)] or parts[:1])
     failures = [replace(f, offset=at) for at, each in enumerate(found) for f in each.failures]
+    metrics = tuple((at, values) for at, each in enumerate(found) for _, values in each.metrics)
     origins = np.repeat(np.arange(len(found), dtype=np.int64), [len(part) for part in parts])
     if rows is not None:
-        return Result(rows, origins, tuple(failures))
+        return Result(rows, origins, tuple(failures), metrics=metrics)
     decoded = [decode(part) for part in parts]
     good = [np.full(len(rows), at, dtype=np.int64) for at, (rows, _, _) in enumerate(decoded)]
     bad = [replace(f, offset=at) for at, (_, _, unread) in enumerate(decoded) for f in unread]
     made = DictRows([row for rows, _, _ in decoded for row in rows])
-    return Result(made, np.concatenate(good), tuple(failures)).failing(bad)
+    return Result(made, np.concatenate(good), tuple(failures), metrics=metrics).failing(bad)

@@ -19,6 +19,7 @@ from data_bridge.rows.picking import joined, size_of, take
 from data_bridge.rows.values import raw_of
 from data_bridge.runtime.fitting import fitted
 from data_bridge.runtime.graph import SOURCE, Branch, Graph, Node
+from data_bridge.runtime.measuring import ItemMetrics, measured
 from data_bridge.runtime.stage import OUT, Result, StageBatch, by_output
 
 
@@ -81,6 +82,7 @@ class Transit(msgspec.Struct):
     work: list[StageWork]
     at: int = 0
     """The node it comes to next."""
+    measured: list[ItemMetrics] = []
 
     @property
     def nbytes(self) -> int:
@@ -94,6 +96,8 @@ class Passed(msgspec.Struct, frozen=True):
     """By output: those that were asked for."""
     failures: tuple[RowFailure, ...]
     work: tuple[StageWork, ...]
+    measured: tuple[ItemMetrics, ...] = ()
+    """What stages measured of single samples, by `offset`, ascending."""
 
 
 class Flow:
@@ -153,7 +157,8 @@ class Flow:
         self.advance(transit, len(self._graph.nodes), every=every)
         lots = transit.lots if every else {port: transit.lots[port] for port in self._wanted}
         failures = sorted(transit.failures, key=lambda f: f.offset)
-        return Passed(lots, tuple(failures), tuple(transit.work))
+        measured_ = sorted(transit.measured, key=lambda m: m.offset)
+        return Passed(lots, tuple(failures), tuple(transit.work), tuple(measured_))
 
     def advance(self, transit: Transit, until: int, *, every: bool = False) -> None:
         """Take a packet to a node, through all those before it. What nobody needs behind that is forgotten."""
@@ -199,6 +204,13 @@ class Flow:
         bad = self._failures(node, given, different)
         transit.failures += bad
         transit.work.append(_work(node, given, different, len(bad), seconds))
+        if any(one.metrics for one in different):
+            failed = [failure for one in different for failure in one.failures]
+            several = any(self._graph.multiplies(port) for port in node.inputs) or len(node.inputs) > 1
+            batch = StageBatch(given.rows, given.indices, self._prefix)
+            transit.measured += measured(
+                node.name, node.stage, batch, given.offsets, different, failed, seconds, several=several
+            )
         transit.at += 1
 
     def _given(self, transit: Transit) -> Lot:

@@ -13,6 +13,7 @@ from data_bridge.errors import FatalError, Interrupted
 from data_bridge.model.answers import AnswerRecord
 from data_bridge.model.batch import Media, Row
 from data_bridge.rows.values import dump
+from data_bridge.runtime.measuring import Measured
 from data_bridge.runtime.pace import Pace
 from data_bridge.runtime.stage import PLACE_BITS, O, Result, Stage, StageBatch
 
@@ -49,7 +50,7 @@ class PaidStage(Stage[O]):
         `use` refuses it."""
 
     @abstractmethod
-    def use(self, row: Row, value: Any) -> Row:
+    def use(self, row: Row, value: Any) -> Row | Measured[Row]:
         """The sample with the value of its answer: a function of both alone. An exception is the failure of the sample."""
 
     @abstractmethod
@@ -95,7 +96,7 @@ class Asking:
         self._book = book
         self._pace = pace
 
-    def one(self, row: Row, identity: int) -> Row:
+    def one(self, row: Row, identity: int) -> Row | Measured[Row]:
         """What becomes of a row; `identity` is its number among all rows of the partition."""
         key = self._key(row, identity)
         value = self._book.recall(key)

@@ -18,7 +18,9 @@ from data_bridge.model.metrics import Metric
 from data_bridge.rows.decoding import BadRow, decode
 from data_bridge.rows.picking import take
 from data_bridge.runtime.context import Context, RunTotals
+from data_bridge.runtime.measuring import Measured, RowMetrics, parted
 from data_bridge.runtime.queue import Overflow
+from data_bridge.runtime.schemas import report_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -102,19 +104,22 @@ class StageBatch(msgspec.Struct, frozen=True):
         good = np.delete(positions, list(raised)) if raised else positions
         return found, good, sorted((*failures, *raised.values()), key=lambda f: f.offset)
 
-    def each(self, function: Callable[[Row], Row]) -> "Result":
+    def each(self, function: "Callable[[Row], Row | Measured[Row]]") -> "Result":
         """Every row as a function of it says; see `apply`."""
-        rows, positions, failures = self.apply(function)
-        return Result(DictRows(rows), positions, tuple(failures))
+        found, positions, failures = self.apply(function)
+        rows, metrics = parted(found, positions)
+        return Result(DictRows(rows), positions, tuple(failures), metrics=metrics)
 
-    def several(self, function: Callable[[Row], Sequence[Row]]) -> "Result":
+    def several(self, function: "Callable[[Row], Sequence[Row] | Measured[Sequence[Row]]]") -> "Result":
         """Every row as the rows, maybe none, that a function of it gives; see `apply`."""
-        made, positions, failures = self.apply(function)
+        found, positions, failures = self.apply(function)
+        made, metrics = parted(found, positions)
         counts = [len(rows) for rows in made]
         return Result(
             DictRows([row for rows in made for row in rows]),
             np.repeat(positions, counts),
             tuple(failures),
+            metrics=metrics,
         )
 
 
@@ -139,6 +144,12 @@ class Result(msgspec.Struct, frozen=True):
     made: frozenset[str] = frozenset()
     """Fields whose numbers, in arrays or columns, stand in memory that the stage took for this result alone, or was given
     as `StageBatch.mine`: whoever reads them may overwrite them if nobody else does."""
+    metrics: RowMetrics = ()
+    """What was measured of rows of the batch: the row, and values by the names of `metrics_schema`."""
+
+    def measuring(self, metrics: Mapping[int, Mapping[str, Any]]) -> "Result":
+        """With what was measured of rows of the batch, also of such that failed or were dropped."""
+        return replace(self, metrics=(*self.metrics, *metrics.items()))
 
     def failing(self, failures: Sequence[RowFailure]) -> "Result":
         """With further failures, whose rows are not in `rows`."""
@@ -183,6 +194,13 @@ class Stage(ABC, Generic[O]):
     given to it. Values are taken as they are (`"5"` is no number), files as bytes, arrays as lists, times as text."""
     output_schema: ClassVar[RowSchema] = None
     """What every sample has that it gives: one that does not have it is the failure of the sample it was made of."""
+    metrics_schema: ClassVar[RowSchema] = None
+    """What it measures of a sample, besides what is known of each: its `index` and `key`, the `seconds` it took, and
+    `cost_usd` where the stage tells one."""
+    report_schema: ClassVar[RowSchema] = None
+    """Those of its metrics that tell of quality: the columns of its report. None = it has no report."""
+    reported: bool = False
+    """Whether the user wants its report: what only that needs may be left unmeasured where it is False."""
 
     commands: ClassVar[Mapping[str, str]] = {}
     """Commands of its own that change what it makes, each with what it does: `control` answers them."""
@@ -190,6 +208,7 @@ class Stage(ABC, Generic[O]):
     """Commands of its own that change nothing, each with what is asked."""
 
     def __init__(self, options: O, outlets: Sequence[Outlet] = ()) -> None:
+        report_columns(type(self))  # refuses one that shows what is not measured
         self.options = options
         self.outlets = tuple(outlets) or (Outlet(),)
 

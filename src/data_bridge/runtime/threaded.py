@@ -10,6 +10,7 @@ from data_bridge.errors import Interrupted
 from data_bridge.model.batch import Row
 from data_bridge.runtime.flights import Batches, Flight, Landed, Packet, Rows
 from data_bridge.runtime.graph import WINDOW
+from data_bridge.runtime.measuring import Measured
 from data_bridge.runtime.stage import Stage, StageBatch
 
 WORKERS = 8
@@ -25,7 +26,7 @@ Packet_contra = TypeVar("Packet_contra", contravariant=True)
 class Rowwise(Protocol):
     """A stage that makes one row of one row, from any number of threads at a time."""
 
-    def one(self, row: Row) -> Row:
+    def one(self, row: Row) -> Row | Measured[Row]:
         """What becomes of a row; an exception is its failure, a BridgeError that of the run."""
         ...
 
@@ -37,7 +38,7 @@ class Rowwise(Protocol):
 class Telling(Protocol):
     """The same in a stage's place, for which it matters which row of the partition it is."""
 
-    def one(self, row: Row, identity: int) -> Row:
+    def one(self, row: Row, identity: int) -> Row | Measured[Row]:
         """As `Rowwise.one`; `identity` is that of `runtime.stage.identities`."""
         ...
 
@@ -80,7 +81,7 @@ class Threaded(Generic[Packet]):
         self._total = total
         self._alive = alive
         self._stopped = stopped
-        self._one: Callable[[Row, int], Row] | None = None
+        self._one: Callable[[Row, int], Row | Measured[Row]] | None = None
         self._asked: Telling | Rowwise | None = telling
         if telling is not None:
             self._one = telling.one

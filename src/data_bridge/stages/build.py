@@ -47,6 +47,11 @@ def build(settings: PipelineSettings, *, check: bool = False) -> Graph:
         for made in wanted
         if isinstance(made.stage, PaidStage) and made.name in uncounted
     ]
+    problems += [
+        f"stages.{spec.name}.report: it leads to no writer, and what is measured there is not kept"
+        for spec in settings.stages
+        if spec.report and spec.name in uncounted
+    ]
     if not problems:
         return graph
     raise ConfigError(
@@ -116,6 +121,9 @@ def _stage(spec: StageSettings, problems: list[str], hints: list[str], *, check:
     try:
         kind = stage_class(spec.kind)
         stage = kind(kind.Options.model_validate(with_open_secrets(spec.options)), outlets)
+        stage.reported = spec.report
+        if spec.report and kind.report_schema is None:
+            problems.append(f"{where}.report: {spec.kind} measures nothing of a sample: it has no report_schema")
         if check:
             stage.check()
     except ConfigError as error:

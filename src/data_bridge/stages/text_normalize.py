@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Final, Literal, Self
 
 import numpy as np
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from data_bridge.errors import ConfigError
 from data_bridge.model.batch import ArrowRows, Row, RowFailure
 from data_bridge.rows.arrow import column_values, is_text
 from data_bridge.rows.picking import take
+from data_bridge.runtime.measuring import Measured
 from data_bridge.runtime.stage import Fields, Outlet, Result, Skip, Stage, StageBatch, StageOptions, option
 from data_bridge.stages.made import text_column
 from data_bridge.stages.named import ANYTHING, column_of, look_up, type_of, with_columns
@@ -41,13 +42,21 @@ class TextNormalizeOptions(StageOptions):
         return self
 
 
+class TextNormalizeMetrics(BaseModel):
+    characters_before: int
+    characters: int
+
+
 class TextNormalize(Stage[TextNormalizeOptions]):
     """Gives texts one spelling: Unicode form, then control characters, lower case and white space, as asked for. What
     it has made it does not change again. Null and missing values stay; a value that is no text is its sample's failure.
+
+    Its report has the characters of the sample's texts, before and behind it.
     """
 
     kind = "text_normalize"
     Options = TextNormalizeOptions
+    metrics_schema = report_schema = TextNormalizeMetrics
 
     def __init__(self, options: TextNormalizeOptions, outlets: Sequence[Outlet] = ()) -> None:
         super().__init__(options, outlets)
@@ -74,7 +83,7 @@ class TextNormalize(Stage[TextNormalizeOptions]):
             text = step(text)
         return text
 
-    def _row(self, row: Row) -> Row:
+    def _row(self, row: Row) -> Row | Measured[Row]:
         made = dict(row)
         for name in self.options.fields:
             value = row.get(name)
@@ -82,11 +91,15 @@ class TextNormalize(Stage[TextNormalizeOptions]):
                 made[name] = self.normal(value)
             elif value is not None:
                 raise Skip(f"field {name!r} is of type {type(value).__name__}, not text")
-        return made
+        if not self.reported:
+            return made
+        names = self.options.fields
+        return Measured(made, _measured([row.get(name) for name in names], [made.get(name) for name in names]))
 
     def _columns(self, batch: StageBatch, rows: ArrowRows) -> Result:
         made = {}
         bad: dict[int, str] = {}
+        texts: list[tuple[Sequence[str | None], Sequence[str | None]]] = []
         for name in self.options.fields:
             column = column_of(rows.batch, name)
             if column is None:
@@ -96,12 +109,29 @@ class TextNormalize(Stage[TextNormalizeOptions]):
             others = [at for at, value in enumerate(values) if value is not None and not isinstance(value, str)]
             bad = {at: f"field {name!r} is of type {type(values[at]).__name__}, not text" for at in others} | bad
             if is_text(column.type):
-                made[name] = text_column([None if value is None else self.normal(value) for value in values])
-        result = ArrowRows(with_columns(rows.batch, made))
-        if not bad:
-            return batch.same(result)
-        good = np.delete(np.arange(len(rows), dtype=np.int64), sorted(bad))
-        return Result(take(result, good), good, tuple(RowFailure(at, bad[at]) for at in sorted(bad)))
+                normal = [None if value is None else self.normal(value) for value in values]
+                made[name] = text_column(normal)
+                texts.append((values, normal))
+        result = batch.same(ArrowRows(with_columns(rows.batch, made)))
+        if bad:
+            good = np.delete(result.positions, sorted(bad))
+            failures = tuple(RowFailure(at, bad[at]) for at in sorted(bad))
+            result = Result(take(result.rows, good), good, failures)
+        if not self.reported:
+            return result
+        return result.measuring(
+            {
+                at: _measured([came[at] for came, _ in texts], [made[at] for _, made in texts])
+                for at in result.positions.tolist()
+            }
+        )
+
+
+def _measured(came: Sequence[str | None], made: Sequence[str | None]) -> dict[str, int]:
+    return {
+        "characters_before": sum(len(text or "") for text in came),
+        "characters": sum(len(text or "") for text in made),
+    }
 
 
 def _steps(options: TextNormalizeOptions) -> list[Callable[[str], str]]:

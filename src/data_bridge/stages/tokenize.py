@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import model_validator
+from pydantic import BaseModel, model_validator
 
 from data_bridge.config.fields import Count
 from data_bridge.errors import ConfigError
@@ -49,16 +49,23 @@ class TokenizeOptions(StageOptions):
         return self
 
 
+class TokenizeMetrics(BaseModel):
+    tokens: int
+
+
 class Tokenize(Stage[TokenizeOptions]):
     """Adds the token numbers of a text to its sample, or makes samples of one field that all hold `block` tokens.
 
     Blocks are packed from `together` source samples at a time, counted from the start of a partition, so that they are
     the same in every run. Each has the key of the sample its first token is from; samples of which no token is in a block
     count as left out.
+
+    Its report has the number of tokens of each text.
     """
 
     kind = "tokenize"
     Options = TokenizeOptions
+    metrics_schema = report_schema = TokenizeMetrics
     bypassable = False
 
     @property
@@ -109,7 +116,7 @@ class Tokenize(Stage[TokenizeOptions]):
         if self.options.block is not None:
             texts, positions, failures = batch.apply(self._text)
             numbers, good, bad = self._numbers(texts, positions.tolist())
-            return self._packed(numbers, good).failing([*failures, *bad])
+            return self._packed(numbers, good).failing([*failures, *bad]).measuring(self._counts(numbers, good))
         if isinstance(batch.rows, ArrowRows):
             found = self._column(batch.rows)
             if found is not None:
@@ -118,7 +125,12 @@ class Tokenize(Stage[TokenizeOptions]):
         numbers, good, bad = self._numbers([text for text, _ in pairs], positions.tolist())
         by_position = dict(zip(positions.tolist(), (row for _, row in pairs), strict=True))
         rows: list[Row] = [{**by_position[at], self.options.to: each} for at, each in zip(good, numbers, strict=True)]
-        return Result(DictRows(rows), np.array(good, dtype=np.int64)).failing([*failures, *bad])
+        made = Result(DictRows(rows), np.array(good, dtype=np.int64)).failing([*failures, *bad])
+        return made.measuring(self._counts(numbers, good))
+
+    def _counts(self, numbers: Sequence[NDArray[Any]], good: Sequence[int]) -> dict[int, dict[str, int]]:
+        """What is measured of the texts at these positions."""
+        return {at: {"tokens": len(each)} for at, each in zip(good, numbers, strict=True)} if self.reported else {}
 
     def _text(self, row: Row) -> str:
         text = row.get(self.options.field)
@@ -163,7 +175,7 @@ class Tokenize(Stage[TokenizeOptions]):
         left = rows if len(good) == len(rows) else take(rows, kept)
         assert isinstance(left, ArrowRows), "taken from Arrow columns"
         made = with_columns(left.batch, {self.options.to: self._lists(numbers)})
-        return Result(ArrowRows(made), kept).failing(bad)
+        return Result(ArrowRows(made), kept).failing(bad).measuring(self._counts(numbers, good))
 
     def _lists(self, numbers: Sequence[NDArray[Any]]) -> Any:
         import pyarrow as pa

@@ -17,7 +17,9 @@ from data_bridge.model.batch import ArrowRows, DictRows, LineRows, Row, RowFailu
 from data_bridge.rows.decoding import decode
 from data_bridge.rows.values import dump
 from data_bridge.runtime.fitting import entering, fitted
+from data_bridge.runtime.measuring import SECONDS, measured
 from data_bridge.runtime.multistage import MultiStage, Sample
+from data_bridge.runtime.schemas import report_columns
 from data_bridge.runtime.stage import OUT, Result, Stage, StageBatch, Surveying, by_output, identities
 from data_bridge.stages.build import build
 from data_bridge.stages.registry import stage_class
@@ -36,6 +38,16 @@ class StageRun:
     """For each of them, which of the given samples it was made of."""
     failures: list[RowFailure] = field(default_factory=list)
     """Those it could not use; `offset` is the place among the given samples."""
+    metrics: list[Row] = field(default_factory=list)
+    """What it measured of samples, in their order, as a run would keep it: `index`, `cost_usd` where it told one, and its own;
+    without the `seconds`, which are others each time."""
+    columns: tuple[str, ...] = ()
+    """Those of its report."""
+
+    @property
+    def report(self) -> list[Row]:
+        """The rows of its report: `index` and the columns of `report_schema`."""
+        return [{name: row.get(name) for name in ("index", *self.columns)} for row in self.metrics]
 
     @property
     def samples(self) -> list[Row]:
@@ -70,15 +82,17 @@ def run_stage(
     """What a stage makes of samples, given as dictionaries or as rows of any form, `batch` at a time (default: all at once).
 
     Their source indices begin at `first_index`, in the key space of `prefix`. Samples come back as dictionaries of
-    plain values: arrays are lists.
+    plain values: arrays are lists. What the stage measures is kept as with `report: true`. Raises FatalError for what it
+    does not declare.
     """
     stage = stage_of(given)
     if isinstance(stage, MultiStage):
         raise TypeError("a stage that tells its inputs apart is run by `run_multistage`")
+    stage.reported = True
     rows = samples if isinstance(samples, (LineRows, ArrowRows, DictRows)) else DictRows(copy.deepcopy(list(samples)))
     size = batch or max(len(rows), 1)
     names = stage.outputs or (OUT,)
-    run = StageRun({name: [] for name in names}, {name: [] for name in names})
+    run = StageRun({name: [] for name in names}, {name: [] for name in names}, columns=report_columns(type(stage)))
     indices = np.arange(len(rows), dtype=np.int64) + first_index
     batches = {
         start: StageBatch(rows.slice(start, min(start + size, len(rows))), indices[start : start + size], prefix)
@@ -89,8 +103,9 @@ def run_stage(
         if isinstance(stage, Surveying):
             stage.marked = _marked(stage, list(batches.values()))
         for start, part in batches.items():
-            made = fitted(stage, part)
-            _add(run, by_output(stage, made), start)
+            made = by_output(stage, fitted(stage, part))
+            _add(run, made, start)
+            run.metrics.extend(_kept(stage, part, list(made.values())))
     finally:
         stage.close()
     run.failures.sort(key=lambda failure: failure.offset)
@@ -163,6 +178,15 @@ def _add(run: StageRun, made: Mapping[str, Result], start: int) -> None:
         )
 
 
+def _kept(stage: Stage[Any], part: StageBatch, made: Sequence[Result]) -> Iterator[Row]:
+    """What a run would keep of what a stage measured."""
+    once = list({id(one): one for one in made}.values())
+    failures = [failure for one in once for failure in one.failures]
+    for found in measured(stage.kind, stage, part, part.indices, once, failures, 0.0, several=False):
+        if found.values is not None:
+            yield {"index": found.index, **plain({k: v for k, v in found.values.items() if k != SECONDS})}
+
+
 def plain(value: Any) -> Any:
     """A value without arrays and numpy's own numbers."""
     if isinstance(value, (np.ndarray, np.generic)):
@@ -200,7 +224,8 @@ def _kinds(row: Row) -> list[type]:
 
 
 def assert_same_however_cut(given: Given, samples: Sequence[Row]) -> None:
-    """A stage makes the same of the samples one at a time, a few at a time and all at once, in every form of rows."""
+    """A stage makes the same of the samples one at a time, a few at a time and all at once, in every form of rows, and
+    measures the same of them."""
     expected = None
     for form, rows in forms(samples):
         for batch in (len(samples) or 1, 1, 2, 3, 7):
@@ -211,6 +236,7 @@ def assert_same_however_cut(given: Given, samples: Sequence[Row]) -> None:
                     for name, made in run.outputs.items()
                 },
                 "failed": [failure.offset for failure in run.failures],
+                "measured": run.metrics,
             }
             expected = expected or found
             assert found == expected, f"{form}, {batch} at a time: {found}\nat first: {expected}"

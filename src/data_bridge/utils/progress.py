@@ -326,6 +326,11 @@ class ProgressTracker:
         """Where the failures file belongs that the next record will name."""
         return f"_bridge/{self._ledger.run}/failures/{self.partition.name}-{self.log.next_seq:06d}.jsonl"
 
+    def report_key(self, sha256: str) -> str:
+        """Where the file belongs with what stages measured that the next record will name. An attempt that dies before that
+        leaves one of another name, as a rule: the seconds in it are others."""
+        return f"_bridge/{self._ledger.run}/reports/{self.partition.name}-{self.log.next_seq:06d}-{sha256}.jsonl.gz"
+
     def pending(self, record: ShardRecord) -> None:
         """A shard is finished locally."""
         if record.key is not None:
