@@ -157,6 +157,7 @@ class Twice(Stage[StageOptions]):
 
     kind = "twice"
     divides = True
+    multiplies = True
     output_schema = pa.schema([pa.field("n", pa.int64())])
 
     def process(self, batch: StageBatch) -> Mapping[str, Result]:

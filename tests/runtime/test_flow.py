@@ -303,3 +303,33 @@ def test_memory_that_somebody_else_may_still_look_at_is_not_overwritten(how: str
     flow.rest(transit, every=every)
 
     assert second.mine == frozenset()
+
+
+class ToBoth(Stage[StageOptions]):
+    """Says that its outputs hold different samples, and gives one to both."""
+
+    kind = "to both"
+    divides = True
+
+    def process(self, batch: StageBatch) -> Mapping[str, Result]:
+        first = np.array([0], dtype=np.int64)
+        return {"a": batch.same(batch.rows), "b": batch.only(first)}
+
+
+def test_a_stage_that_divides_gives_no_sample_to_two_outputs() -> None:
+    stage = ToBoth(StageOptions(), [Outlet("a"), Outlet("b")])
+
+    with pytest.raises(FatalError, match="gave a row to several outputs"):
+        flow_of(Wanted("both", "to both", stage), sinks={"a": "both.a", "b": "both.b"})(lot(3))
+
+
+@given(st.lists(st.integers(0, 5)), st.integers(0, 40))
+def test_an_edge_cuts_no_sample_apart(counts: list[int], at: int) -> None:
+    places = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
+    given_ = Lot(DictRows([{} for _ in places]), places, places)
+
+    edge = given_.edge(at + 1)
+
+    assert edge <= len(given_)
+    assert not set(places[:edge]) & set(places[edge:])
+    assert edge - at - 1 < 5

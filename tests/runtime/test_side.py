@@ -178,6 +178,28 @@ def test_one_that_hangs_where_nothing_may_be_missed_is_told_and_then_left_behind
     assert (use.put, use.dropped) == (4, 3)
 
 
+def test_one_that_gets_on_with_a_packet_does_not_hang_however_long_it_takes(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(side_module, "LOOK_S", 0.1)
+    held, told = Held(), list[str]()
+
+    def in_parts(packet: int) -> Iterator[None]:
+        for part in range(30):
+            held.apply(packet * 30 + part)
+            yield
+
+    side = Side[int](
+        "look", in_parts, held.closed.set, pool=pool, capacity=1, alive=lambda: held.let(1), tell=told.append, hang_s=2
+    )
+    side.start()
+    offer(side, 0)
+
+    assert side.close()  # a part is done whenever one looks: three seconds together
+    assert held.seen == list(range(30))
+    assert told == []
+
+
 @given(
     st.integers(1, 4),
     st.sampled_from(["DROP_NEW", "KEEP_NEWEST"]),

@@ -1,6 +1,7 @@
 """Stages that lead to no writer, while a partition is in work: each branch in a thread of the slot, beside everything else."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,10 @@ from data_bridge.runtime.pool import Pool
 from data_bridge.runtime.side import Side
 from data_bridge.runtime.stage import SideStage, reason
 from data_bridge.stages.build import build
+
+FEW = 64
+"""Samples that a branch looks at first; more at a time where that is quick."""
+LONG_S = 0.25
 
 Offered = tuple[Lot, tuple[Change, ...]]
 
@@ -88,11 +93,19 @@ def _part(number: int, folder: Path | None, graph: Graph) -> Graph:
     return Graph(branch.nodes, ())
 
 
-def _look(flows: Flows, branch: Branch, metering: Metering, offered: Offered) -> None:
+def _look(flows: Flows, branch: Branch, metering: Metering, offered: Offered) -> Iterator[None]:
+    """In parts that are the smaller the longer one takes: each is a sign that nothing hangs."""
     lot, changes = offered
     names = {node.name for node in branch.nodes}
     flow = flows(tuple(change for change in changes if change.stage in names))  # others must not have it made again
-    metering.packed(flow.rest(flow.begin(lot, port=branch.port)).work)
+    size, at = FEW, 0
+    while at < len(lot) or at == 0:
+        end = lot.edge(at + size)
+        began_s = time.monotonic()
+        metering.packed(flow.rest(flow.begin(lot.slice(at, end), port=branch.port)).work)
+        size = FEW if time.monotonic() - began_s > LONG_S else size * 4
+        at = max(end, 1)
+        yield
 
 
 def looking_folder(run: str) -> Path | None:

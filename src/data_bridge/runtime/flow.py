@@ -41,10 +41,19 @@ class Lot(msgspec.Struct, frozen=True):
 
     def newest(self, most: int) -> "Lot":
         """The last so many of them; 0 = all."""
-        at = len(self) - most
-        if not most or at <= 0:
+        return self.slice(len(self) - most, len(self)) if most else self
+
+    def slice(self, start: int, end: int) -> "Lot":
+        """Rows [start, end)."""
+        if start <= 0 and end >= len(self):
             return self
-        return Lot(self.rows.slice(at, len(self)), self.offsets[at:], self.indices[at:])
+        return Lot(self.rows.slice(start, end), self.offsets[start:end], self.indices[start:end])
+
+    def edge(self, at: int) -> int:
+        """The first place from `at` on where no sample's rows are cut apart."""
+        while at < len(self) and self.offsets[at] == self.offsets[at - 1]:
+            at += 1
+        return min(at, len(self))
 
     def kept(self) -> "Lot":
         """The same in memory of its own: what is kept must not hold what lanes share."""
@@ -237,6 +246,10 @@ def _checked(node: Node, result: Result | Mapping[str, Result], rows: int) -> Ma
         raise FatalError(f"stage {node.name} gave the outputs {sorted(results)} instead of {list(node.stage.outputs)}")
     for one in results.values():
         _check(node, one, rows)
+    if node.stage.divides and not node.stage.multiplies and len(results) > 1:
+        every = np.concatenate([one.positions for one in results.values()])
+        if len(np.unique(every)) != len(every):
+            raise FatalError(f"stage {node.name} gave a row to several outputs, which its `multiplies` does not say")
     return results
 
 

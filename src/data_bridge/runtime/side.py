@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from typing import Generic, TypeVar
 
@@ -23,15 +23,15 @@ class Side(Generic[T]):
     """Has a thread do something with each packet that is offered, in order. With another overflow than BLOCK, `offer`
     never waits: what finds no room in the queue or no memory in the pool is dropped, and counted by the queue.
 
-    `apply` and then `end` are called in the thread. What they raise ends it, and nothing else: later packets are dropped,
+    `apply` and then `end` are called in the thread; what is done with a packet in parts may yield behind each. What they raise ends it, and nothing else: later packets are dropped,
     and `error` says why. `alive` is called while somebody waits; once `stopped()`, nobody waits any more. Of one that has
-    been at one packet for long `tell` is told while somebody waits for it; after `hang_s` it is left to itself.
+    been at one packet, or part of it, for long `tell` is told while somebody waits for it; after `hang_s` it is left to itself.
     """
 
     def __init__(
         self,
         name: str,
-        apply: Callable[[T], None],
+        apply: Callable[[T], Iterable[None] | None],
         end: Callable[[], None],
         *,
         pool: Pool,
@@ -137,7 +137,8 @@ class Side(Generic[T]):
                 for packet in self.queue:
                     with packet:
                         self._order.check(packet.header)
-                        self._apply(packet.payload)
+                        for _ in self._apply(packet.payload) or ():
+                            self._done_s = time.monotonic()
                     self._done_s = time.monotonic()
         except BaseException as error:  # noqa: BLE001 - foreign code may raise anything, an exit too: it ends this thread, not the run
             self.error = error
