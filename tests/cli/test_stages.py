@@ -57,6 +57,10 @@ def test_options_inside_of_options_are_shown_by_their_paths() -> None:
     assert "where.<name>.min_length" in said("show", "filter")
 
 
+def test_inputs_and_outputs_that_have_names_are_shown() -> None:
+    assert "\ninputs: pictures, texts; outputs: both, alone\n" in said("show", "support.stages:Captioned")
+
+
 def test_commands_of_its_own_are_shown() -> None:
     assert "\ncommands:\n  restart  count from 0 on\n" in said("show", "support.live_calls:Odometer")
 

@@ -85,5 +85,7 @@ def told(kind: "KindInfo") -> str:
     ]
     passes = "samples may be sent past it (`enabled: false`)" if kind.bypassable else "samples cannot be sent past it"
     head = [f"{kind.kind}  ({kind.where})", "", kind.description, "", f"runs {kind.executor}; {passes}"]
+    if kind.takes:
+        head.append(f"inputs: {', '.join(kind.takes)}; outputs: {', '.join(kind.gives)}")
     own = ["", "commands:", *(f"  {name}  {about}" for name, about in kind.commands)] if kind.commands else []
     return "\n".join([*head, "", "options:", *(options or ["  none"]), *own]).replace("`", "")

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from data_bridge.config.reference import default_text, type_name
 from data_bridge.errors import ConfigError
+from data_bridge.runtime.multistage import MultiStage
 from data_bridge.runtime.stage import Stage, StageOptions
 from data_bridge.stages.registry import BUILT_IN, kinds, stage_class
 
@@ -47,6 +48,10 @@ class KindInfo:
     options: tuple[OptionInfo, ...]
     commands: tuple[tuple[str, str], ...] = ()
     """Of its own, each with what it does."""
+    takes: tuple[str, ...] = ()
+    """What it calls its inputs, where it tells them apart."""
+    gives: tuple[str, ...] = ()
+    """What it calls its outputs then."""
 
     @property
     def summary(self) -> str:
@@ -61,7 +66,8 @@ def describe(kind: str) -> KindInfo:
     text = re.sub(r"[ \t]*\n[ \t]+", "\n", (found.__doc__ or "").strip())
     where = f"{found.__module__}:{found.__qualname__}"
     own = tuple({**found.commands, **found.questions}.items())
-    return KindInfo(kind, where, text, found.executor, found.bypassable, tuple(_options(found.Options)), own)
+    ports = (tuple(found.takes), tuple(found.gives)) if issubclass(found, MultiStage) else ()
+    return KindInfo(kind, where, text, found.executor, found.bypassable, tuple(_options(found.Options)), own, *ports)
 
 
 def describe_all() -> tuple[list[KindInfo], dict[str, str]]:
