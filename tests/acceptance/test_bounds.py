@@ -67,12 +67,13 @@ def peak_of_a_run(config: Path, workers: int) -> int:
 
 
 def _memory_of_tree(pid: int) -> int:
+    """What all together hold, what copies of a process share with it counted once."""
     total = 0
     try:
         root = psutil.Process(pid)
         for process in (root, *root.children(recursive=True)):
-            total += process.memory_info().rss
-    except psutil.NoSuchProcess:
+            total += process.memory_full_info().pss
+    except (psutil.NoSuchProcess, psutil.AccessDenied):  # ended meanwhile
         return 0
     return total
 
