@@ -26,6 +26,7 @@ from data_bridge.pipelines.base import OpenStore
 from data_bridge.pipelines.destination import output_uri
 from data_bridge.pipelines.factory import PipelineFactory
 from data_bridge.pipelines.fresh import made_here
+from data_bridge.pipelines.hooks import before_all
 from data_bridge.pipelines.looking import plan_report, status_report
 from data_bridge.pipelines.notes import REPORT
 from data_bridge.pipelines.planning import read_identity
@@ -94,8 +95,9 @@ def run_pipeline(
         refuse_fresh(fresh=fresh)
     with _no_exits(), Monitor(observer, settings, place=lambda run: run_folder(named(run, slice))) as monitor:
         pipeline = PipelineFactory.create(settings, _open(settings, prefix, open_destination))
-        prepare = partial(pipeline.prepare_anew, steal=steal) if fresh else pipeline.prepare
-        return run(pipeline, prepare, monitor, workers=workers, steal=steal, part=part)
+        before = partial(before_all, pipeline, monitor)
+        prepare = partial(pipeline.prepare_anew, before, steal=steal) if fresh else pipeline.prepare
+        return run(pipeline, prepare, monitor, workers=workers, steal=steal, part=part, asked=fresh)
 
 
 def finalize(

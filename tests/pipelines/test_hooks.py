@@ -78,6 +78,23 @@ def test_what_goes_wrong_at_the_end_leaves_a_complete_dataset_and_is_done_by_the
     assert told(report.run) == ["before", ["mine", 116, 4, 0]]
 
 
+def test_what_fails_before_a_dataset_is_made_anew_leaves_the_old_one(tmp_path: Path, source: Path, out: Path) -> None:
+    (tmp_path / "list").touch()
+    made = settings(source, out, stages=stages(wants=str(tmp_path / "list")))
+    old = api.run_pipeline(made).run
+    (tmp_path / "list").unlink()
+
+    with pytest.raises(ConfigError, match="list is missing"):
+        api.run_pipeline(made, fresh=True)
+
+    assert not api.verify(str(out), deep=True).problems
+    assert api.run_id(str(out)) == old
+    (tmp_path / "list").touch()
+    new = api.run_pipeline(made, fresh=True).run
+    assert new != old
+    assert told(new) == ["before", ["mine", 116, 4, 0]], "asked once, for the run that it is"
+
+
 def test_a_stage_that_is_switched_off_is_not_asked(source: Path, out: Path) -> None:
     off = [{MINDING: {"wants": ""}, "name": "mine", "enabled": False}]
 

@@ -28,6 +28,7 @@ def run(
     workers: int | None,
     steal: bool,
     part: Slice | None = None,
+    asked: bool = False,
 ) -> RunReport:
     started = time.monotonic()
     settings, store = pipeline.settings, pipeline.store
@@ -42,7 +43,8 @@ def run(
     if part is not None:
         part.note(store, run_plan.run)
     if not _finished(logs, mine):
-        before_all(pipeline, observer)
+        if not asked:
+            before_all(pipeline, observer)
         name = part.of_run(run_plan.run) if part is not None else run_plan.run
         takeover = Takeover(steal=steal)
         with Reporting(pipeline, waits) as told:

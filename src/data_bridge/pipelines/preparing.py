@@ -1,5 +1,6 @@
 """The first step of a run: its plan is fixed at the destination, or found there and compared."""
 
+from collections.abc import Callable
 from functools import partial
 
 from data_bridge.config import Settings
@@ -75,12 +76,14 @@ class Prepared:
         self._plan = plan_retry(self.settings, self.store, self.stream, self._identity(), self.probe)
         return self._plan
 
-    def prepare_anew(self, *, steal: bool = False) -> Plan:
-        """Plan the source, and only then take away what an earlier run made at the destination."""
+    def prepare_anew(self, before: Callable[[], None], *, steal: bool = False) -> Plan:
+        """Plan the source, ask `before`, and only then take away what an earlier run made at the destination."""
         first, self.sample_bytes = planning.first_generation(self.settings, self.stream)
+        self._plan = Plan(run=claims.new_token(), generations=(first,))
+        before()
         self.probe()
         start_over(self.store, steal=steal)
-        self._plan = self._record(Plan(run="", generations=(first,)))
+        self._plan = self._record(self._plan)
         return self._plan
 
     def probe(self) -> None:
