@@ -232,6 +232,14 @@ def made_there(settings: Settings, *, prefix: str | None = None) -> int:
     return len(made_here(_open(settings, prefix)))
 
 
+def paid_there(settings: Settings, *, prefix: str | None = None) -> float:
+    """Dollars that were paid for answers which `fresh` would delete, as far as can be told."""
+    with suppress(BridgeError):  # nothing is there, or what is there is damaged: `fresh` is for both
+        stages = status_report(_open(settings, prefix)).stages
+        return sum(stage.paid.cost_usd for stage in stages if stage.paid is not None)
+    return 0.0
+
+
 def status(destination: str, settings: Settings | None = None) -> StatusReport:
     """What the ledger of a destination says. Raises ConfigError when there is no dataset."""
     return status_report(open_store(destination, settings or _no_settings(destination)))

@@ -1,6 +1,7 @@
 """A stage whose answers are paid for: how many calls at a time and a second, what it costs, and who is not asked."""
 
 import json
+import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,12 +9,13 @@ from threading import Event
 from typing import Any
 
 import pytest
-from support.kill import tree
+from support.kill import ShootingDestination, run_in_child, tree
 from support.oracle import COST_USD, TOKENS, Oracle, journalled, oracle
 from support.readers import read_json_samples
+from typer.testing import CliRunner
 
 from data_bridge import api
-from data_bridge.cli import words
+from data_bridge.cli import app, words
 from data_bridge.config import Settings
 from data_bridge.errors import ConfigError, DataError
 from data_bridge.model.report import RunReport
@@ -238,6 +240,35 @@ def test_of_two_runs_at_once_the_one_that_was_overtaken_changes_nothing_any_more
     assert [row["said"] for row in read_json_samples(tmp_path / "out")] == [
         journalled(tmp_path / "out")[number]["text"] for number in range(60)
     ]
+
+
+def test_starting_afresh_says_what_the_answers_cost_that_it_throws_away(tmp_path: Path, oracle: Oracle) -> None:
+    made = settings(tmp_path, oracle, 20)
+    api.run_pipeline(made)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"pipeline": made.model_dump(mode="json", exclude_defaults=True)["pipeline"]}))
+
+    refused = CliRunner().invoke(app, ["run", str(config), "--fresh"])
+
+    assert isinstance(refused.exception, ConfigError)
+    assert "objects, and answers that cost $2.00" in refused.exception.message
+    assert len(oracle.asked) == 20
+
+
+def test_rows_that_one_sample_became_have_an_answer_each(tmp_path: Path, oracle: Oracle) -> None:
+    asks = {"url": oracle.url, "dies": "use", "at": 17, "fuse": str(tmp_path / "fuse")}
+    made = settings(
+        tmp_path, oracle, 30, stages=[{"support.stages:Copies": {"most": 4}}, {"support.oracle:Asks": asks}]
+    )
+    rows = sum(number % 4 for number in range(30))
+
+    assert run_in_child(made, ShootingDestination(str(tmp_path / "out")), workers=0) == -signal.SIGKILL
+    assert run_in_child(made, ShootingDestination(str(tmp_path / "out")), workers=0) == 0
+
+    said = [row["said"] for row in read_json_samples(tmp_path / "out")]
+    assert len(set(said)) == len(said) == rows
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["paid"]["asks"]["answers"] == rows
+    assert len(oracle.asked) <= rows + 30, "those under way at the kill"
 
 
 PAID = {"support.oracle:Asks": {"url": "http://127.0.0.1:9/"}}

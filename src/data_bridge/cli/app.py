@@ -370,9 +370,11 @@ def _confirm_fresh(settings, prefix: str | None) -> None:  # type: ignore[no-unt
     doomed = api.made_there(settings, prefix=prefix)
     if not doomed:
         return
+    paid = api.paid_there(settings, prefix=prefix)
+    answers = f", and answers that cost ${paid:,.2f}" if paid else ""
     if not sys.stdin.isatty():
-        raise ConfigError(f"--fresh would delete {doomed} objects", hint="add --yes to do it without asking")
-    typer.confirm(f"--fresh deletes {doomed} objects of the dataset that is there. Go on?", abort=True)
+        raise ConfigError(f"--fresh would delete {doomed} objects{answers}", hint="add --yes to do it without asking")
+    typer.confirm(f"--fresh deletes {doomed} objects of the dataset that is there{answers}. Go on?", abort=True)
 
 
 def _same_config(config: Path, prefix: str | None, limit: int | None) -> str:
