@@ -89,7 +89,7 @@ def told(ended: "Remote") -> str:
     state = "complete" if ended.complete else "not complete"
     machines = "1 machine" if ended.machines == 1 else f"{ended.machines} machines"
     again = (
-        f"repeated:    {ended.repeated_samples:,} samples of {ended.repeated_shards:,} shards that were open when machines went\n"
+        f"repeated:    {ended.repeated_samples:,} samples, of shards that were open when machines went ({ended.repeated_shards:,})\n"
         if ended.repeated_shards
         else ""
     )
