@@ -338,6 +338,7 @@ def test_a_change_says_from_where_it_is_in_force(ledger: Ledger) -> None:
     assert record == {
         "kind": "change",
         "v": 1,
+        "command": "set",
         "token": tracker.token,
         "number": 2,
         "id": "c2",
