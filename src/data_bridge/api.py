@@ -1,7 +1,7 @@
 """The programmatic face: run, plan, look, verify. No prints, no exits; errors are `BridgeError`s."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from data_bridge.storage import open_store
 
 if TYPE_CHECKING:
     from data_bridge.model.bench import BenchReport
+    from data_bridge.pipelines.asking import Selection
 
 __all__ = [
     "bench",
@@ -47,6 +48,7 @@ __all__ = [
     "load_settings",
     "now",
     "plan",
+    "report",
     "retry_failed",
     "run_from_file",
     "run_id",
@@ -243,6 +245,22 @@ def paid_there(settings: Settings, *, prefix: str | None = None) -> float:
 def status(destination: str, settings: Settings | None = None) -> StatusReport:
     """What the ledger of a destination says. Raises ConfigError when there is no dataset."""
     return status_report(open_store(destination, settings or _no_settings(destination)))
+
+
+def report(
+    destination: str,
+    stage: str,
+    settings: Settings | None = None,
+    *,
+    filters: Sequence[str] = (),
+    limit: int | None = None,
+) -> "Selection":
+    """What a stage measured of the samples that are committed, where its report is wanted: rows in the order of the source that
+    meet all `filters` (`words > 100`), the first `limit` of them. Also while the run goes on. Raises ConfigError for a stage
+    without a report, and for what is no condition."""
+    from data_bridge.pipelines.asking import select  # a run needs none of it
+
+    return select(open_store(destination, settings or _no_settings(destination)), stage, filters, limit)
 
 
 def control(

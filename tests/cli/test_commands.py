@@ -30,6 +30,7 @@ def test_there_are_commands() -> None:
         "graph",
         "init",
         "plan",
+        "report",
         "retry-failed",
         "run",
         "schema",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from data_bridge.cli import stages, vast, words
+from data_bridge.cli import report, stages, vast, words
 from data_bridge.cli.named import control_of, destination_of, elsewhere_of, settings_of
 from data_bridge.cli.words import say
 from data_bridge.errors import BridgeError, ConfigError
@@ -50,6 +50,7 @@ RunConfig = Annotated[
 
 
 app.add_typer(stages.app, name="stages")
+app.command(epilog="Example: data-bridge report configs/mine.yaml word_count --filter 'words>100'")(report.report)
 app.add_typer(vast.app, name="vast")
 
 

@@ -118,7 +118,7 @@ def _warnings(plan: Plan, shard_bytes: int | None, settings: Settings) -> list[s
 
 def status_report(store: ObjectStore) -> StatusReport:
     """What the ledger at a destination says. Raises ConfigError when there is no dataset."""
-    plan = _plan_at(store)
+    plan = plan_at(store)
     logs = Ledger(store, plan.run).load_all(plan.partitions)
     planned = plan.from_source
     counted = all(p.samples is not None for p in planned)
@@ -171,7 +171,8 @@ def _count(logs: Mapping[int, PartitionLog], what: str) -> int:
     return sum(1 for log in logs.values() if getattr(log, what) is not None)
 
 
-def _plan_at(store: ObjectStore) -> Plan:
+def plan_at(store: ObjectStore) -> Plan:
+    """What the run at a destination was planned to do. Raises ConfigError when there is none."""
     identity = planning.read_identity(store)
     plan = planning.read_plan(store, identity.run) if identity else None
     if plan is None:

@@ -6,10 +6,10 @@ import gzip
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol
 
 import orjson
 
@@ -127,10 +127,13 @@ def cell(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
-def write_csv(file: TextIO, columns: tuple[str, ...], rows: Iterator[Row]) -> None:
-    """Rows as CSV, with a header."""
+class Writable(Protocol):
+    def write(self, text: str, /) -> object: ...
+
+
+def write_csv(file: Writable, names: Sequence[str], rows: Iterable[Row]) -> None:
+    """These columns of rows as CSV, with a header; each row is one `write`."""
     table = csv.writer(file, lineterminator="\n")
-    names = (*KEYS, *columns)
     table.writerow(names)
     table.writerows([cell(row.get(name)) for name in names] for row in rows)
 
@@ -169,7 +172,7 @@ def write_report(
 
     with replacing(path, token) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        write_csv(text, report.columns() or columns, seen())
+        write_csv(text, (*KEYS, *(report.columns() or columns)), seen())
         text.flush()
         text.detach()
     told = {
