@@ -95,7 +95,7 @@ def run_pipeline(
     part = Slice.parse(slice) if slice is not None else None
     if part is not None:
         refuse_fresh(fresh=fresh)
-    with _no_exits(), Monitor(observer, settings, place=lambda run: run_folder(named(run, slice))) as monitor:
+    with _no_exits(), Monitor(observer, settings, name=lambda run: named(run, slice)) as monitor:
         pipeline = PipelineFactory.create(settings, _open(settings, prefix, open_destination))
         before = partial(before_all, pipeline, monitor)
         prepare = partial(pipeline.prepare_anew, before, steal=steal) if fresh else pipeline.prepare

@@ -12,7 +12,7 @@ from support.commands import COMMANDS
 from typer.testing import CliRunner
 
 from data_bridge.cli import app
-from data_bridge.cli.app import _command_line
+from data_bridge.cli.named import command_line
 from data_bridge.cli.runs import Remembering, recalled
 from data_bridge.cli.template import TEMPLATE
 from data_bridge.config import Settings, load_settings
@@ -115,7 +115,7 @@ def test_init_where_nothing_can_be_written_is_an_error_with_a_hint(tmp_path: Pat
 def test_the_command_to_go_on_with_deletes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["data-bridge", "run", "c.yaml", "--fresh", "--yes"])
 
-    assert _command_line() == "data-bridge run c.yaml"
+    assert command_line() == "data-bridge run c.yaml"
 
 
 def test_two_configs_for_one_destination_are_refused(tmp_path: Path) -> None:

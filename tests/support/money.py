@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
@@ -95,15 +95,15 @@ def client(url: str, key: str, folder: str, pipe: Connection) -> None:
         os._exit(130)
 
 
-def play(case: Case, folder: Path) -> Outcome:
+def play(case: Case, folder: Path, client: Callable[..., None] = client) -> Outcome:
     """All of a case, to the end of the last machine."""
-    world = World([offer() for _ in range(3)], make_machine=Container)
+    world = World([offer() for _ in range(6)], make_machine=Container)
     world.knobs.boot = case.boot
     for name, value in case.knobs:
         setattr(world.knobs, name, value)
     world.faults.plan(*case.faults)
     with serving(world) as server:
-        happened, loud = _lived(case, world, server.url, folder)
+        happened, loud = _lived(case, world, server.url, folder, client)
         world.knobs.cut_off = False
         born = time.monotonic()
         while world.living and case.watched and time.monotonic() - born < WATCHED_S:
@@ -120,7 +120,7 @@ def play(case: Case, folder: Path) -> Outcome:
         return outcome
 
 
-def _lived(case: Case, world: World, url: str, folder: Path) -> tuple[bool, bool]:
+def _lived(case: Case, world: World, url: str, folder: Path, client: Callable[..., None]) -> tuple[bool, bool]:
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe()
     process = context.Process(target=client, args=(url, world.account_key, str(folder), theirs), daemon=True)

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from data_bridge.cli import report, stages, vast, words
-from data_bridge.cli.named import control_of, destination_of, elsewhere_of, settings_of
+from data_bridge.cli.named import (
+    command_line,
+    control_of,
+    destination_of,
+    elsewhere_of,
+    refuse_together,
+    same_config,
+    settings_of,
+)
 from data_bridge.cli.words import say
 from data_bridge.errors import BridgeError, ConfigError
 from data_bridge.runtime.process import collect_rarely, one_blas_thread, own_process
@@ -37,6 +45,10 @@ Prefix = Annotated[
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N samples (a dataset of its own).")]
 Workers = Annotated[
     int | None, typer.Option("--workers", min=0, help="Worker processes; 0 = in this process. [default: usable cores]")
+]
+Machines = Annotated[
+    int | None,
+    typer.Option("--machines", min=1, help="With --use-vast: so many, a slice for each.", show_default=False),
 ]
 UseVast = Annotated[bool, typer.Option("--use-vast", help="On a machine rented for it from Vast.ai.")]
 Slice = Annotated[
@@ -92,18 +104,20 @@ def plan(
     prefix: Prefix = None,
     limit: Limit = None,
     use_vast: UseVast = False,
+    machines: Machines = None,
     as_json: Json = False,
 ) -> None:
     """Show what a run would do and what is already done; writes nothing."""
     from data_bridge import api
 
+    refuse_together(None, machines, use_vast=use_vast)
     settings = settings_of(path, config, limit)
     report = api.plan(settings, prefix=prefix)
     say(words.as_json(report) if as_json else words.plan(report))
     if use_vast:
         from data_bridge.cli import renting
 
-        renting.show(settings, report, path or config or Path(), prefix)
+        renting.show(settings, report, path or config or Path(), prefix, machines=machines)
 
 
 @app.command(epilog="Example: data-bridge run configs/quickstart.yaml --workers 4")
@@ -127,17 +141,14 @@ def run(
     detach: Annotated[
         bool, typer.Option("--detach", help="Leave the run to work in the background; say where to find it.")
     ] = False,
+    machines: Machines = None,
     as_json: Json = False,
 ) -> None:
     """Bring the source to verified shards. Run it again after any crash: it goes on where it stopped."""
     from data_bridge import api
 
     settings = settings_of(path, config, limit, allow_empty=allow_empty)
-    if use_vast and detach:
-        raise ConfigError(
-            "--detach is for runs on this machine: who rents one stays to give it back",
-            hint="Ctrl-C asks whether the run may go on there; data-bridge vast attach follows it again",
-        )
+    refuse_together(part, machines, use_vast=use_vast, detach=detach)
     if use_vast:
         from data_bridge.cli import renting
 
@@ -145,7 +156,7 @@ def run(
             _confirm_fresh(settings, prefix)
         given = renting.passed_on(limit=limit, workers=workers, steal=steal, allow_empty=allow_empty)
         runner = partial(renting.run, settings, path or config or Path(), prefix, given, fresh=fresh)
-        raise typer.Exit(runner(yes=yes, dry_run=dry_run, as_json=as_json))
+        raise typer.Exit(runner(machines=machines, yes=yes, dry_run=dry_run, as_json=as_json))
     if dry_run:
         report = api.plan(settings, prefix=prefix)
         say(words.as_json(report) if as_json else words.plan(report))
@@ -168,7 +179,7 @@ def finalize(
     from data_bridge import api
 
     settings = settings_of(path, config, limit)
-    job = partial(api.finalize, settings, prefix=prefix, called=_same_config(path or config or Path(), prefix, limit))
+    job = partial(api.finalize, settings, prefix=prefix, called=same_config(path or config or Path(), prefix, limit))
     _followed(job, path or config or Path(), as_json=as_json)
 
 
@@ -200,7 +211,7 @@ def _followed(job: "Callable[..., RunReport]", config: Path, *, as_json: bool, d
         as_json = as_json and not detach  # what it says then is a log for people
         with observer_for(sys.stderr, quiet=as_json) as shown:
             result = job(observer=Remembering(telling(shown), config))
-        say(words.as_json(result) if as_json else words.result(result, _command_line()))
+        say(words.as_json(result) if as_json else words.result(result, command_line()))
         raise typer.Exit(result.exit_code)
 
 
@@ -240,7 +251,7 @@ def status(
 
     from data_bridge import api
 
-    elsewhere = elsewhere_of(run, config, prefix, limit)
+    elsewhere = elsewhere_of(run, config, prefix, limit, only=False)
     destination, settings = destination_of(elsewhere.run if elsewhere else run, config, prefix, limit)
     report = api.status(destination, settings)
     now = api.now(report.run)
@@ -376,18 +387,3 @@ def _confirm_fresh(settings, prefix: str | None) -> None:  # type: ignore[no-unt
     if not sys.stdin.isatty():
         raise ConfigError(f"--fresh would delete {doomed} objects{answers}", hint="add --yes to do it without asking")
     typer.confirm(f"--fresh deletes {doomed} objects of the dataset that is there{answers}. Go on?", abort=True)
-
-
-def _same_config(config: Path, prefix: str | None, limit: int | None) -> str:
-    """The words that name the same dataset in another command."""
-    import shlex
-
-    options = {"--prefix": prefix, "--limit": limit}
-    return shlex.join([str(config), *(str(w) for o in options.items() if o[1] is not None for w in o)])
-
-
-def _command_line() -> str:
-    import shlex
-
-    # what was deleted once must not be deleted again
-    return shlex.join(["data-bridge", *(a for a in sys.argv[1:] if a not in ("--fresh", "--yes", "-y"))])

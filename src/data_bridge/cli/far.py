@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from data_bridge.runtime.control import RunControl
 
 
-def found(run: str, destination: Callable[[], str]) -> "FarControl | None":
-    """The run on a rented machine that RUN names, None where this computer has rented none for it. What it said of itself
-    is kept here as if it ran here. `destination` finds that of RUN where RUN is no machine."""
+def found(
+    run: str, destination: Callable[[], str], part: str | None = None, *, only: bool = True
+) -> "FarControl | None":
+    """The run, or the slice `part` of it, on a rented machine that RUN names, None where this computer has rented none for it. What it said of itself
+    is kept here as if it ran here. `destination` finds that of RUN where RUN is no machine. Where several machines work on it, it has
+    to be named unless `only` is False, and then is none of them."""
     from data_bridge.config import load_settings, rentals_folder
 
     if not rentals_folder().is_dir():
@@ -29,7 +32,7 @@ def found(run: str, destination: Callable[[], str]) -> "FarControl | None":
     from data_bridge.compute.vast import connect
 
     rentals = Rentals(rentals_folder())
-    rental = _rental(rentals, run, destination)
+    rental = _rental(rentals, run, destination, part, only=only)
     if rental is None:
         return None
     settings = load_settings(Path(rental.config))
@@ -68,7 +71,9 @@ def mirror_of(destination: str, config: Path, began: Callable[[str], object] = l
     return Mirror(redacted, begun)
 
 
-def _rental(rentals: "Rentals", run: str, destination: Callable[[], str]) -> "Rental | None":
+def _rental(
+    rentals: "Rentals", run: str, destination: Callable[[], str], part: str | None, *, only: bool
+) -> "Rental | None":
     from data_bridge.compute.far import at_work
 
     working = at_work(rentals)
@@ -76,8 +81,12 @@ def _rental(rentals: "Rentals", run: str, destination: Callable[[], str]) -> "Re
     if named or not working:
         return named[0] if named else None
     place = destination()
-    mine = [r for r in working if r.destination == place]
+    mine = [r for r in working if r.destination == place and part in (None, r.slice)]
+    if len(mine) > 1 and not only:
+        return None
     if len(mine) > 1:
         names = ", ".join(str(r.instance) for r in mine)
-        raise ConfigError(f"{len(mine)} machines work on {place}: {names}", hint="name one of them instead")
+        raise ConfigError(
+            f"{len(mine)} machines work on {place}: {names}", hint="name one of them instead, or its --slice"
+        )
     return mine[0] if mine else None

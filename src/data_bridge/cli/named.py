@@ -1,5 +1,7 @@
 """What a command line names: the settings of a config, a destination, a run that works."""
 
+import shlex
+import sys
 from pathlib import Path
 
 from data_bridge.cli import words
@@ -46,7 +48,7 @@ def control_of(  # type: ignore[no-untyped-def]
     from data_bridge.pipelines.slices import named
     from data_bridge.runtime.control import RunControl
 
-    elsewhere = elsewhere_of(run, config, prefix, limit)
+    elsewhere = elsewhere_of(run, config, prefix, limit, part)
     if elsewhere is not None:
         return elsewhere
     if RUN_ID.fullmatch(run):
@@ -56,8 +58,36 @@ def control_of(  # type: ignore[no-untyped-def]
     return api.control(*destination_of(run, config, prefix, limit), slice=part)
 
 
-def elsewhere_of(run: str, config: Path | None, prefix: str | None, limit: int | None):  # type: ignore[no-untyped-def]
+def elsewhere_of(  # type: ignore[no-untyped-def]
+    run: str, config: Path | None, prefix: str | None, limit: int | None, part: str | None = None, *, only: bool = True
+):
     """The same on a rented machine; None when it is on none."""
     from data_bridge.cli import far
 
-    return far.found(run, lambda: str(destination_of(run, config, prefix, limit)[0]))
+    return far.found(run, lambda: str(destination_of(run, config, prefix, limit)[0]), part, only=only)
+
+
+def refuse_together(part: str | None, machines: int | None, *, use_vast: bool, detach: bool = False) -> None:
+    """Raise ConfigError for options that do not go together."""
+    if use_vast and detach:
+        raise ConfigError(
+            "--detach is for runs on this machine: who rents one stays to give it back",
+            hint="Ctrl-C asks whether the run may go on there; data-bridge vast attach follows it again",
+        )
+    if part is not None and use_vast:
+        raise ConfigError("--slice is for this machine", hint="--use-vast --machines N gives each machine its slice")
+    if machines is not None and not use_vast:
+        raise ConfigError("--machines is for rented machines", hint="add --use-vast, or run --slice i/N on your own")
+
+
+def same_config(config: Path, prefix: str | None, limit: int | None) -> str:
+    """The words that name the same dataset in another command."""
+    options = {"--prefix": prefix, "--limit": limit}
+    return shlex.join([str(config), *(str(w) for o in options.items() if o[1] is not None for w in o)])
+
+
+def command_line() -> str:
+    """The words of this command, to be given again."""
+
+    # what was deleted once must not be deleted again
+    return shlex.join(["data-bridge", *(a for a in sys.argv[1:] if a not in ("--fresh", "--yes", "-y"))])

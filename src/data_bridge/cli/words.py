@@ -54,15 +54,16 @@ def tell(text: str) -> None:
 
 class Relay:
     """Passes what a run elsewhere writes on to standard error, whole lines at a time: a secret or a character may come in
-    two parts."""
+    two parts. Each line begins with the mark."""
 
-    def __init__(self) -> None:
-        self._rest = b""
+    def __init__(self, mark: str = "") -> None:
+        self._rest, self._mark = b"", mark
 
     def __call__(self, said: bytes) -> None:
         whole, newline, self._rest = (self._rest + said).rpartition(b"\n")
         if newline:
-            tell(harmless(whole.decode(errors="replace").removesuffix("\r")))
+            lines = harmless(whole.decode(errors="replace").removesuffix("\r"))
+            tell(self._mark + lines.replace("\n", "\n" + self._mark))
 
     def flush(self) -> None:
         """Nothing more comes."""

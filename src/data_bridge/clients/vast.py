@@ -57,6 +57,7 @@ class VastClient:
         self._sleep = sleep or threading.Event().wait
         self._retry = retry or Retry(tries=6, first_s=2.0)
         self._last: dict[str, float] = {}
+        self._pacing = threading.Lock()
         self._pool: Any = None
 
     def account(self) -> int:
@@ -192,11 +193,12 @@ class VastClient:
         return self._retry(once)
 
     def _wait(self, kind: str) -> None:
-        pace = self._pace_s.get(kind, 0.0)
-        left = self._last.get(kind, float("-inf")) + pace - time.monotonic()
-        if left > 0:
-            self._sleep(left)
-        self._last[kind] = time.monotonic()
+        with self._pacing:  # machines of one command are looked after by a thread each
+            now = time.monotonic()
+            turn = max(now, self._last.get(kind, float("-inf")) + self._pace_s.get(kind, 0.0))
+            self._last[kind] = turn
+        if turn > now:
+            self._sleep(turn - now)
 
     def _call(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         from urllib3.exceptions import HTTPError, NewConnectionError
@@ -224,7 +226,7 @@ class VastClient:
             from urllib3 import PoolManager
 
             # a redirect would carry the key elsewhere; a repeated rental would rent twice
-            self._pool = PoolManager(retries=False)
+            self._pool = PoolManager(retries=False, maxsize=16)
         return self._pool
 
     @staticmethod

@@ -1,6 +1,5 @@
 """A run on a rented machine, from sending it to its end, over as many connections as it takes."""
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 
@@ -46,7 +45,6 @@ class Following:
     ) -> None:
         self._session, self._log, self._hear, self._judge = session, log, hear, judge
         self._judged = False
-        self._wait = threading.Event().wait
         self._offset = 0
         self.positions: Mapping[int, int] = {}
         """Samples that were packed of each partition in work, as far as was heard."""
@@ -96,7 +94,7 @@ class Following:
         try:
             found: Instance | None = session.look()
         except RetryableError:  # nobody answers us at all; the machine and its watchdog go on
-            self._wait(patience.poll_s)
+            session.wait(patience.poll_s)
             return link
         rental = session.rental
         assert rental is not None
@@ -107,5 +105,5 @@ class Following:
             raise BadMachine(f"machine {session.id} {why}")
         if time.monotonic() - lost_since > (patience.away_s if found.status in AWAY else patience.ssh_s):
             raise BadMachine(f"machine {session.id} cannot be reached any more: {said}")
-        self._wait(patience.poll_s / 5)
+        session.wait(patience.poll_s / 5)
         return session.link(found) or link

@@ -1,7 +1,7 @@
 """The same run on a rented machine: rent, send, follow, and another machine when this one fails."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,9 +22,11 @@ from data_bridge.compute.ssh import Ssh
 from data_bridge.config import Portable, Settings, VastSettings, portable
 from data_bridge.errors import BusyError, ConfigError, RetryableError
 from data_bridge.model.rental import Offer, Rental
+from data_bridge.model.report import SliceStatus, StatusReport
 from data_bridge.pipelines.destination import output_uri
 from data_bridge.pipelines.fresh import start_over
-from data_bridge.pipelines.looking import committed, status_report
+from data_bridge.pipelines.looking import committed, slices_at, status_report
+from data_bridge.pipelines.slices import Slice
 from data_bridge.storage import open_store
 
 EXTRA_BYTES = 0.5e9
@@ -96,6 +98,7 @@ class VastRemoteRunner:
         self._hours_usd = self._traffic_usd = 0.0
         self._bad: set[int] = set()
         self._steal = False
+        self.slice = ""
         self._repeated: list[int] = []
         self._links = Links(need)
         self._tried = 0
@@ -108,13 +111,21 @@ class VastRemoteRunner:
             offers: tuple[Offer, ...] = (found,) if found is not None else ()
         else:
             offers = self._client.offers(filters(vast), bid=bid, disk_gb=vast.storage_gb)
-        best = ranked(offers, vast, self._need, left_usd=self._left(), without=self._bad)
+        best = ranked(offers, vast, self._need, left_usd=self._left(), without=self._without())
         if not best:
             raise RetryableError(
                 f"none of {len(offers)} offers keeps within the limits of the config",
                 hint="raise vast.max_price_usd_hour, budget_usd or max_hours, loosen vast.search, or try again later",
             )
         return best
+
+    def _pick(self) -> Candidate:
+        """What to rent now. Raises RetryableError when nothing may be."""
+        return self.candidates()[0]
+
+    def _without(self) -> Collection[int]:
+        """Hosts that are not to be had."""
+        return self._bad
 
     def _left(self) -> float | None:
         return None if self._vast.budget_usd is None else self._vast.budget_usd - self._hours_usd - self._traffic_usd
@@ -133,50 +144,61 @@ class VastRemoteRunner:
     def run(self, chosen: Candidate | None = None) -> Remote:
         """Rent, run, give back; with `chosen` tried first. Raises KeyboardInterrupt when it was stopped, BusyError while a
         machine of an earlier command works on the same destination."""
+        with heard():
+            return self.attempt(self.prepare(), chosen)
+
+    def prepare(self) -> int:
+        """See to what there is of earlier commands; the number of the account. Raises as `run` does."""
         account = self._client.account()
         self.keys()
+        self._settle_earlier()
+        if self._fresh:
+            start_over(open_store(self.destination, self._settings), steal="--steal" in self._arguments)
+        return account
+
+    def attempt(self, account: int, chosen: Candidate | None) -> Remote:
+        """One machine after the other until the work is done. Raises as `run` does."""
         offers = [chosen] if chosen is not None else []
-        with heard():
-            self._settle_earlier()
-            if self._fresh:
-                start_over(open_store(self.destination, self._settings), steal="--steal" in self._arguments)
-            tried, in_vain, samples = 0, 0, self._ended(1, 0).samples
-            while tried < self._vast.max_machines:
-                candidate = offers.pop(0) if offers else next(iter(self.candidates()))
-                session = VastSession(
-                    self._client, self._rentals, account, tell=self._tell, patience=self._patience, reach=self._reach, step=self._step
-                )  # fmt: skip
-                tried += 1
-                self._tried = tried
-                try:
-                    code = self._on(session, candidate)
-                except OfferGone:
-                    self._bad.add(candidate.offer.machine_id)
-                    tried -= 1
-                    continue
-                except (BadMachine, TimeOver) as error:
-                    self._pay(session, candidate)
-                    ended = self._ended(1, tried)
-                    if ended.complete:  # it was over before the machine was
-                        return ended
-                    if isinstance(error, TimeOver):
-                        raise
-                    said = error.message
-                else:
-                    self._pay(session, candidate)
-                    ended = self._ended(code, tried, session)
-                    gave_up = code == RetryableError.exit_code
-                    in_vain += gave_up and ended.samples == samples
-                    samples = ended.samples
-                    if ended.complete or not (gave_up or code == NOT_READY) or in_vain > 1:
-                        return ended
-                    said = f"the run {'gave up' if gave_up else 'could not be installed'} on machine {session.id}"
+        tried, in_vain, samples = 0, 0, self._ended(1, 0).samples
+        while tried < self._vast.max_machines:
+            candidate = offers.pop(0) if offers else self._pick()
+            session = self._session(account)
+            tried += 1
+            self._tried = tried
+            try:
+                code = self._on(session, candidate)
+            except OfferGone:
                 self._bad.add(candidate.offer.machine_id)
-                self._tell(f"{said}; taking another machine")
+                tried -= 1
+                continue
+            except (BadMachine, TimeOver) as error:
+                self._pay(session, candidate)
+                ended = self._ended(1, tried)
+                if ended.complete:  # it was over before the machine was
+                    return ended
+                if isinstance(error, TimeOver):
+                    raise
+                said = error.message
+            else:
+                self._pay(session, candidate)
+                ended = self._ended(code, tried, session)
+                gave_up = code == RetryableError.exit_code
+                in_vain += gave_up and ended.samples == samples
+                samples = ended.samples
+                if ended.complete or not (gave_up or code == NOT_READY) or in_vain > 1:
+                    return ended
+                said = f"the run {'gave up' if gave_up else 'could not be installed'} on machine {session.id}"
+            self._bad.add(candidate.offer.machine_id)
+            self._tell(f"{said}; taking another machine")
         raise RetryableError(
             f"{tried} machines failed, which is as many as vast.max_machines allows",
             hint="run the same command again: finished shards are kept",
         )
+
+    def _session(self, account: int) -> VastSession:
+        return VastSession(
+            self._client, self._rentals, account, tell=self._tell, patience=self._patience, reach=self._reach, step=self._step,
+        )  # fmt: skip
 
     def _settle_earlier(self) -> None:
         for one in held(self._client, self._rentals):
@@ -206,6 +228,7 @@ class VastRemoteRunner:
             config=str(self._config.absolute()),
             destination=self.destination,
             bid=vast.bid_usd_hour,
+            slice=self.slice,
         )
         with session.machine(chosen, order) as link:
             keys = self.keys(hours)
@@ -254,19 +277,27 @@ class VastRemoteRunner:
     def _ended(self, code: int, tried: int, session: VastSession | None = None) -> Remote:
         label = session.rental.label if session is not None and session.detached and session.rental else None
         return replace(
-            result(self._settings, self.destination, code), machines=tried, hours_usd=self._hours_usd, detached=label,
+            result(self._settings, self.destination, code, self.slice), machines=tried, hours_usd=self._hours_usd, detached=label,
             repeated_samples=sum(self._repeated), repeated_shards=len(self._repeated),
         )  # fmt: skip
 
 
-def result(settings: Settings, destination: str, code: int) -> Remote:
-    """How a run ended by what the destination's ledger says; the machine's exit code only tells why when it did not."""
+def result(settings: Settings, destination: str, code: int, part: str = "") -> Remote:
+    """How a run, or the slice `part` of one, ended by what the destination's ledger says; the machine's exit code only tells
+    why when it did not."""
+    store = open_store(destination, settings)
     try:
-        report = status_report(open_store(destination, settings))
+        report = status_report(store)
     except ConfigError:
         return Remote(code or 1, destination, 0, 0, complete=False, machines=1, hours_usd=0.0)
-    ended = (3 if report.failed else 0) if report.complete else (code or 1)
-    return Remote(ended, destination, report.samples, report.shards, report.complete, machines=1, hours_usd=0.0)
+    made: StatusReport | SliceStatus = report
+    complete = report.complete
+    if part:
+        mine = Slice.parse(part)
+        made = (slices_at(store, mine.of) or ())[mine.number - 1]
+        complete = made.partitions_done == made.partitions
+    ended = (3 if report.failed else 0) if complete else (code or 1)
+    return Remote(ended, destination, made.samples, made.shards, complete, machines=1, hours_usd=0.0)
 
 
 def attached(
@@ -297,14 +328,14 @@ def attached(
         except KeyboardInterrupt:
             if on_interrupt() == "detach":
                 session.detach()
-                return replace(result(settings, rental.destination, 130), detached=rental.label)
+                return replace(result(settings, rental.destination, 130, rental.slice), detached=rental.label)
             raise
         except (BadMachine, TimeOver) as error:
             tell(error.message)
         finally:
             if not session.detached:
                 session.end()
-    return result(settings, rental.destination, code)
+    return result(settings, rental.destination, code, rental.slice)
 
 
 def _uris(settings: Settings) -> list[str]:

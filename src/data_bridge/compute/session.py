@@ -43,6 +43,8 @@ class Order:
     config: str
     destination: str
     bid: float | None = None
+    slice: str = ""
+    """`2/3` where it is for a part of a run."""
 
 
 class VastSession:
@@ -61,6 +63,7 @@ class VastSession:
         patience: Patience | None = None,
         reach: Reach = Ssh,
         step: Callable[[str], None] = lambda _: None,
+        wait: Callable[[float], object] | None = None,
     ) -> None:
         self.patience = patience or Patience()
         self.detached = False
@@ -71,7 +74,7 @@ class VastSession:
         self._tell = tell
         self._reach = reach
         self._step = step
-        self._wait = threading.Event().wait
+        self.wait = wait or threading.Event().wait
 
     @contextmanager
     def machine(self, chosen: Candidate, order: Order) -> Generator[Link]:
@@ -121,6 +124,7 @@ class VastSession:
                 config=order.config,
                 destination=order.destination,
                 traffic_usd=chosen.traffic,
+                slice=order.slice,
             )
         )
         env = watchdog.environment(
@@ -195,7 +199,7 @@ class VastSession:
             now = time.monotonic()
             met = met or found is not None
             if not met and now - began <= self.patience.unlisted_s:
-                self._wait(self.patience.poll_s)
+                self.wait(self.patience.poll_s)
                 continue
             found = self._usable(found)
             if found.status == "running":
@@ -203,7 +207,7 @@ class VastSession:
             away_since = (away_since or now) if found.status in AWAY else None
             if now > end or (away_since and now - away_since > self.patience.away_s):
                 raise BadMachine(f"machine {self.id} is {found.status or 'not there'} and does not start")
-            self._wait(self.patience.poll_s)
+            self.wait(self.patience.poll_s)
 
     def wait_for_ssh(self) -> Link:
         """Raises BadMachine when nobody answers, or when nothing would destroy the machine without us."""
@@ -231,7 +235,7 @@ class VastSession:
                 # sshd may answer before the watchdog is up
                 if unwatched_since and time.monotonic() - unwatched_since > 6 * self.patience.tick_s:
                     raise BadMachine(f"machine {self.id} has no watchdog that could destroy it")
-            self._wait(self.patience.poll_s / 5)
+            self.wait(self.patience.poll_s / 5)
 
     def _usable(self, found: Instance | None) -> Instance:
         why = fate(found)
@@ -247,7 +251,7 @@ class VastSession:
         if self.rental is not None and self.rental.open:
             with unheard(self._tell):
                 self._step("ending")
-                self.rental = settle(self._client, self._rentals, self.rental, self.patience, self._wait)
+                self.rental = settle(self._client, self._rentals, self.rental, self.patience, threading.Event().wait)
             if self.rental.state == "gone":
                 cost = self.rental.cost(time.time())
                 self._tell(f"machine {self.rental.instance} is gone; its hours cost about ${cost:.2f}")

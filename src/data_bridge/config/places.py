@@ -11,8 +11,7 @@ def runs_folder() -> Path:
 def run_folder(run: str) -> Path:
     """The folder of one run, or by `<id>-2of3` of one slice of it. It need not exist, and nothing in it decides what is
     done: that is the ledger's."""
-    run, _, part = run.partition("-")
-    return runs_folder() / run / "slices" / part if part else runs_folder() / run
+    return runs_folder() / run
 
 
 def stages_folder(run: str) -> Path:

@@ -34,12 +34,19 @@ class VastSettings(Section):
     storage_gb: Count = field(50, byte=False, ge=8, description="disk to rent, GB")
     workdir: str = field("/workspace", byte=False, description="folder of the run on the machine")
     max_price_usd_hour: Amount = field(2.5, byte=False, gt=0, description="dollars an hour, disk included, at most")
-    budget_usd: Amount | None = field(None, byte=False, gt=0, description="dollars for one command, at most")
+    budget_usd: Amount | None = field(
+        None, byte=False, gt=0, description="dollars for one command and all its machines, at most"
+    )
     max_hours: Amount = field(24.0, byte=False, gt=0, le=168, description="a machine destroys itself after so long")
     bid_usd_hour: Amount | None = field(
         None, byte=False, gt=0, description="rent an interruptible machine for this bid; default: on demand"
     )
-    max_machines: Count = field(5, byte=False, gt=0, description="machines to try, one after the other, at most")
+    max_machines: Count = field(
+        5,
+        byte=False,
+        gt=0,
+        description="machines to try, one after the other, at most; with `--machines`: for each slice",
+    )
     repo_url: str | None = field(
         None, byte=False, description="repository to install on the machine; default: exactly the version that is here"
     )

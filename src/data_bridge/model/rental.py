@@ -103,6 +103,8 @@ class Rental:
     ended: float | None = None
     traffic_usd: float = 0.0
     """What the run's traffic was expected to cost."""
+    slice: str = ""
+    """`2/3` where the machine does a part of a run."""
 
     @property
     def open(self) -> bool:

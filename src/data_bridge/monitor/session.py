@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from data_bridge.clients.prometheus import Exposition, Page
 from data_bridge.config import Settings, hidden_in, redacted, run_folder
 from data_bridge.errors import BridgeError
@@ -23,7 +25,8 @@ class Monitor:
     """An observer in front of another one, while the block lasts. What goes wrong in it never stops a run: it is told
     once, as a notice. Entering raises ConfigError when `metrics.listen` cannot be had.
 
-    `place` names the folder of a run id; `pace` is the length of a window.
+    `place` names the folder of a run, `name` is what a run id is called here (a slice is not the only one of its run);
+    `pace` is the length of a window.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class Monitor:
         settings: Settings,
         *,
         place: Callable[[str], Path] = run_folder,
+        name: Callable[[str], str] = str,
         pace_s: float = WINDOW_S,
         push_s: float = PUSH_S,
     ) -> None:
@@ -39,7 +43,7 @@ class Monitor:
         self._settings = settings.metrics
         self._pipeline = settings.pipeline
         self._redact = partial(redacted, secrets=hidden_in(settings))
-        self._place = place
+        self._place, self._name = place, name
         self._pace_s = pace_s
         self._push_s = push_s
         self._aggregate = Aggregate()
@@ -82,9 +86,11 @@ class Monitor:
         self._tell()
 
     def __call__(self, event: Event, /) -> None:
-        self._aggregate(event)
         if isinstance(event, RunPlanned):
+            self._aggregate(replace(event, run=self._name(event.run)))
             self._open(event.run)
+        else:
+            self._aggregate(event)
         if isinstance(event, PartitionClaimed) and not self._started:
             self._start()
         if self._folder is not None:
@@ -99,7 +105,8 @@ class Monitor:
 
     def _open(self, run: str) -> None:
         try:
-            self._folder = RunFolder(self._place(run), self._redact)
+            self._folder = RunFolder(self._place(self._name(run)), self._redact)
+            self._place(run).mkdir(mode=0o700, exist_ok=True)  # where stages leave what is for a person
             self._folder.graph(shape(self._pipeline))
         except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home
             self._folder = None

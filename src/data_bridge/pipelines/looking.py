@@ -6,7 +6,7 @@ from data_bridge.config import PipelineSettings, Settings
 from data_bridge.errors import ConfigError
 from data_bridge.model.manifest import MANIFEST_KEY, Manifest
 from data_bridge.model.plan import Plan
-from data_bridge.model.report import PlanReport, StageCommitted, StatusReport
+from data_bridge.model.report import PlanReport, SliceStatus, StageCommitted, StatusReport
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
 from data_bridge.pipelines.base import Pipeline
@@ -59,6 +59,13 @@ def plan_report(settings: Settings, pipeline: Pipeline) -> PlanReport:
         complete=bool(plan.run) and len(done) == len(plan.partitions) and _published(store, logs),
         writers={sink.name: sink.settings.name for sink in sinks if sink.name},
     )
+
+
+def slices_at(store: ObjectStore, of: int) -> tuple[SliceStatus, ...] | None:
+    """How each of so many slices of the run at a destination stands; None where there is no plan yet."""
+    identity = planning.read_identity(store)
+    plan = planning.read_plan(store, identity.run) if identity is not None else None
+    return slice_statuses(plan, Ledger(store, plan.run).load_all(plan.partitions), of) if plan is not None else None
 
 
 def committed(store: ObjectStore) -> dict[int, int]:
