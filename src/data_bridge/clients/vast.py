@@ -57,7 +57,7 @@ class VastClient:
         self._sleep = sleep or threading.Event().wait
         self._retry = retry or Retry(tries=6, first_s=2.0)
         self._last: dict[str, float] = {}
-        self._pacing = threading.Lock()
+        self._turns: dict[str, threading.Lock] = {}
         self._pool: Any = None
 
     def account(self) -> int:
@@ -193,12 +193,12 @@ class VastClient:
         return self._retry(once)
 
     def _wait(self, kind: str) -> None:
-        with self._pacing:  # machines of one command are looked after by a thread each
-            now = time.monotonic()
-            turn = max(now, self._last.get(kind, float("-inf")) + self._pace_s.get(kind, 0.0))
-            self._last[kind] = turn
-        if turn > now:
-            self._sleep(turn - now)
+        # machines of one command are looked after by a thread each: they take turns
+        with self._turns.setdefault(kind, threading.Lock()):
+            left = self._last.get(kind, float("-inf")) + self._pace_s.get(kind, 0.0) - time.monotonic()
+            if left > 0:
+                self._sleep(left)
+            self._last[kind] = time.monotonic()
 
     def _call(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         from urllib3.exceptions import HTTPError, NewConnectionError
