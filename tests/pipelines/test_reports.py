@@ -389,17 +389,21 @@ def test_a_secret_in_what_is_measured_is_not_stored(
 ) -> None:
     (tmp_path / "telling.py").write_text(
         "from pydantic import BaseModel\nfrom data_bridge.runtime.measuring import Measured\nfrom data_bridge.runtime.stage import Stage, StageOptions, option\n"
-        "class Said(BaseModel):\n    said: str\n"
+        "class Said(BaseModel):\n    said: str\n    pair: tuple[str, str]\n    by_name: dict[str, int]\n"
         "class Options(StageOptions):\n    token: str = option(description='t')\n"
         "class Tells(Stage):\n    kind = 'tells'\n    Options = Options\n    metrics_schema = report_schema = Said\n"
-        "    def process(self, batch):\n        return batch.each(lambda row: Measured(row, {'said': 'I am ' + self.options.token}))\n"
+        "    def process(self, batch):\n        token = self.options.token\n"
+        "        told = {'said': 'I am ' + token, 'pair': ('I', token), 'by_name': {token: 1}}\n"
+        "        return batch.each(lambda row: Measured(row, told))\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     settings = settings_for(tmp_path, [{"telling:Tells": {"token": "tk-secret-17"}, "report": True}])
 
     api.run_pipeline(settings)
 
-    assert {row["said"] for row in table(folder_of(settings, "tells") / "report.csv")} == {"I am ***"}
+    assert {
+        (row["said"], row["pair"], row["by_name"]) for row in table(folder_of(settings, "tells") / "report.csv")
+    } == {("I am ***", '["I","***"]', '{"***":1}')}
 
 
 def test_partial_reports_that_cannot_be_written_are_told_once_and_stop_nothing(

@@ -268,6 +268,20 @@ def test_a_bypassed_stage_hands_memory_on() -> None:
     assert last.mine == X
 
 
+def test_what_is_read_twice_is_overwritten_by_nobody_behind_a_bypassed_stage() -> None:
+    last = Making()
+    flow = flow_of(
+        Wanted("first", "making", Making()),
+        Wanted("off", "making", Making(), enabled=False),
+        Wanted("last", "making", last),
+        sinks={"w": "first", "v": "last"},
+    )
+
+    flow(lot(5))
+
+    assert last.mine == frozenset()
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_what_is_read_twice_is_overwritten_by_nobody(enabled: bool) -> None:
     two = [Outlet("a"), Outlet("b")]

@@ -1,17 +1,22 @@
 """An answer that is paid for is kept before it is used, and found again for the same sample asked the same way."""
 
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from data_bridge.errors import FatalError
 from data_bridge.model.answers import AnswerRecord, Paid, together
 from data_bridge.model.batch import DictRows, Media, Row
+from data_bridge.pipelines.journal import record
 from data_bridge.runtime.pace import Pace
 from data_bridge.runtime.paid import Answer, Asking, PaidStage, options_digest
 from data_bridge.runtime.stage import PLACE_BITS, Skip, StageBatch, StageOptions
 from data_bridge.testing import StageContract
+from data_bridge.utils.progress import dump
 
 
 class Teller(PaidStage[StageOptions]):
@@ -136,6 +141,32 @@ def test_in_a_rehearsal_nobody_is_asked() -> None:
 
 @pytest.mark.parametrize("cost", [(-0.1, 0, 0), (float("nan"), 0, 0), (float("inf"), 0, 0), (0, -1, 0), (0, 0, -1)])
 def test_what_is_no_cost_is_refused(cost: tuple[float, int, int]) -> None:
+    with pytest.raises(ValueError, match="are no cost"):
+        Answer("x", *cost)
+
+
+@pytest.mark.parametrize(
+    ("cost", "tokens"),
+    [(Decimal("0.25"), 3), (np.float64(0.25), np.int64(3)), (Fraction(1, 4), 3.0), (0.25, np.float64(3))],
+    ids=str,
+)
+def test_costs_of_any_type_of_number_are_kept_as_they_are_found_again(cost: Any, tokens: Any) -> None:
+    answer = Answer("x", cost, tokens, tokens)
+    kept = AnswerRecord(
+        stage="s",
+        key="k",
+        index=0,
+        value=msgspec.Raw(b"1"),
+        cost_usd=answer.cost_usd,
+        tokens_in=answer.tokens_in,
+        tokens_out=answer.tokens_out,
+    )
+
+    assert record(dump(kept), "here").paid == Paid(answers=1, cost_usd=0.25, tokens_in=3, tokens_out=3)
+
+
+@pytest.mark.parametrize("cost", [("0.1", 0, 0), (True, 0, 0), (0, 1.5, 0), (0, 0, "3"), (None, 0, 0), (0, None, 0)])
+def test_what_is_no_number_is_no_cost(cost: Any) -> None:
     with pytest.raises(ValueError, match="are no cost"):
         Answer("x", *cost)
 

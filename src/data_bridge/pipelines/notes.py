@@ -62,8 +62,8 @@ def _clean(value: Any, secrets: Set[str]) -> Any:
     if isinstance(value, str):
         return redacted(value, secrets)
     if isinstance(value, dict):
-        return {name: _clean(inner, secrets) for name, inner in value.items()}
-    return [_clean(inner, secrets) for inner in value] if isinstance(value, list) else value
+        return {_clean(name, secrets): _clean(inner, secrets) for name, inner in value.items()}
+    return [_clean(inner, secrets) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 class NoteLog(LineLog):

@@ -180,6 +180,9 @@ class Flow:
                 self.land(transit, results, time.thread_time() - started)
             else:
                 given = self._given(transit)
+                # who reads it behind this stage is not the only one who does
+                if given.made and not self._sole.issuperset(node.inputs):
+                    given = replace(given, made=frozenset())
                 transit.lots |= _bypassed(node, given)
                 transit.work.append(StageWork(node.name, 0, 0, 0, 0, 0.0, bypassed=len(given)))
                 transit.at += 1

@@ -5,9 +5,12 @@ import hashlib
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from numbers import Real
 from typing import Any, ClassVar, Literal, Protocol
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from data_bridge.errors import FatalError, Interrupted
 from data_bridge.model.answers import AnswerRecord
@@ -22,7 +25,8 @@ CALLS = 30
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What came back for a sample, and what it cost. `value` is plain JSON values: `use` is given what a reader of that JSON gets."""
+    """What came back for a sample, and what it cost, in numbers of any type. `value` is plain JSON values: `use` is given
+    what a reader of that JSON gets. Raises ValueError for what is no cost."""
 
     value: Any
     cost_usd: float = 0.0
@@ -30,8 +34,25 @@ class Answer(msgspec.Struct, frozen=True):
     tokens_out: int = 0
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.cost_usd) or min(self.cost_usd, self.tokens_in, self.tokens_out) < 0:
-            raise ValueError(f"{self.cost_usd} dollars, {self.tokens_in} and {self.tokens_out} tokens are no cost")
+        cost, *tokens = found = [_number(each) for each in (self.cost_usd, self.tokens_in, self.tokens_out)]
+        if not all(map(math.isfinite, found)) or min(found) < 0 or not all(each.is_integer() for each in tokens):
+            raise ValueError(
+                f"{self.cost_usd!r} dollars, {self.tokens_in!r} and {self.tokens_out!r} tokens are no cost"
+            )
+        # a journal with numbers of other types could not be read again
+        force_setattr(self, "cost_usd", cost)
+        force_setattr(self, "tokens_in", int(tokens[0]))
+        force_setattr(self, "tokens_out", int(tokens[1]))
+
+
+def _number(value: object) -> float:
+    """A number of any type; NaN for what is none."""
+    if isinstance(value, bool) or not isinstance(value, (Real, Decimal)):
+        return math.nan
+    try:
+        return float(value)
+    except (OverflowError, ValueError):  # too large, or a Decimal that signals
+        return math.nan
 
 
 class PaidStage(Stage[O]):
