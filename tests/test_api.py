@@ -301,6 +301,24 @@ def test_planning_writes_nothing_and_tells_what_is_done(source: Path, out: Path)
     assert snapshot(out) == before
 
 
+def test_planning_tells_how_large_shards_will_be_and_not_how_large_their_samples_are_in_the_source(
+    out: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "small.jsonl"
+    source.write_text("".join(f'{{"n": {n}, "text": "ab"}}\n' for n in range(1000)))
+    given = settings(source, out, samples_per_shard=100)
+
+    planned = api.plan(given)
+    api.run_pipeline(given)
+    again = api.plan(given)
+
+    made = [path.stat().st_size for path in sorted(out.glob("*.tar"))]
+    assert planned.samples_estimated == pytest.approx(1000, rel=0.05)
+    assert planned.shard_bytes_estimated == pytest.approx(sum(made) / len(made), rel=0.1)
+    assert again.shard_bytes_estimated == pytest.approx(sum(made) / len(made), rel=0.1)
+    assert (again.samples, again.samples_estimated) == (1000, None)
+
+
 def test_planning_names_the_format_of_every_writer_and_counts_the_shards_of_all(out: Path, tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": range(100)}), tmp_path / "ids.parquet")
     keep, some = (

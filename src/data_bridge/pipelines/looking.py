@@ -27,15 +27,22 @@ def plan_report(settings: Settings, pipeline: Pipeline) -> PlanReport:
     store, options = pipeline.store, settings.pipeline
     logs = Ledger(store, plan.run).load_all(plan.partitions) if plan.run else {}
     samples = sum(p.samples or 0 for p in plan.from_source) if plan.first.counted or not plan.partitions else None
+    done = [p for p in plan.partitions if p.index in logs and logs[p.index].done is not None]
+    samples_done = sum(logs[p.index].cursor.index for p in plan.from_source if p.index in logs)
+    if samples is None and len(done) == len(plan.partitions):
+        samples = samples_done
     size = _total([f.size for f in plan.files])
-    per_sample = pipeline.sample_bytes or _committed_sample_bytes(logs)
+    found = pipeline.sample_bytes
+    per_sample = found.source if found is not None else None
     estimate = round(size / per_sample) if samples is None and size and per_sample else None
     if estimate is not None and options.limit is not None:
         estimate = min(estimate, options.limit)
     known = samples if samples is not None else estimate
     sinks = sink_plans(options, build(options), plan.first)
-    shard_bytes = round(per_sample * options.samples_per_shard) if per_sample else None
-    done = [p for p in plan.partitions if p.index in logs and logs[p.index].done is not None]
+    committed = _committed_sample_bytes(logs)
+    packed = {sink.name: found.packed[sink.name] if found is not None else committed for sink in sinks}
+    shards = _shards(known, packed, sinks)
+    shard_bytes = _mean_bytes(shards, packed, sinks)
     return PlanReport(
         run=plan.run or None,
         source=planning.shown(options.input_uri),
@@ -48,9 +55,9 @@ def plan_report(settings: Settings, pipeline: Pipeline) -> PlanReport:
         partitions_done=len(done),
         samples=samples,
         samples_estimated=estimate,
-        samples_done=sum(logs[p.index].cursor.index for p in plan.from_source if p.index in logs),
+        samples_done=samples_done,
         shards=_shards_counted(samples, sinks),
-        shards_estimated=_shards(known, shard_bytes, sinks),
+        shards_estimated=sum(shards.values()) if shards is not None else None,
         shards_done=totals(logs.values()).shards,
         shard_bytes_estimated=shard_bytes,
         fields=tuple((f["name"], f["type"]) for f in plan.first.fields),
@@ -95,18 +102,31 @@ def _shards_counted(samples: int | None, sinks: Sequence[SinkPlan]) -> int | Non
     return sum(-(-samples // sink.settings.samples_per_shard) for sink in sinks)
 
 
-def _shards(samples: int | None, shard_bytes: int | None, sinks: Sequence[SinkPlan]) -> int | None:
-    """About how many all writers make together, if no stage leaves samples out or divides them."""
+def _shards(
+    samples: int | None, packed: Mapping[str, float | None], sinks: Sequence[SinkPlan]
+) -> dict[str, int] | None:
+    """About how many each writer makes, if no stage leaves samples out or divides them. `packed` are bytes of a sample, by writer."""
     if samples is None:
         return None
-    return sum(_shards_of(sink.settings, samples, shard_bytes) for sink in sinks)
+    return {sink.name: -(-samples // _together(sink.settings, packed[sink.name])) for sink in sinks}
 
 
-def _shards_of(options: PipelineSettings, samples: int, shard_bytes: int | None) -> int:
-    by_count = -(-samples // options.samples_per_shard)
-    if options.max_shard_bytes is None or shard_bytes is None:
-        return by_count
-    return max(by_count, round(samples / options.samples_per_shard * shard_bytes / options.max_shard_bytes))
+def _together(options: PipelineSettings, sample_bytes: float | None) -> int:
+    """About how many samples a shard has."""
+    if options.max_shard_bytes is None or not sample_bytes:
+        return options.samples_per_shard
+    return max(1, min(options.samples_per_shard, int(options.max_shard_bytes / sample_bytes)))
+
+
+def _mean_bytes(
+    shards: Mapping[str, int] | None, packed: Mapping[str, float | None], sinks: Sequence[SinkPlan]
+) -> int | None:
+    """About how large a full shard is, over all writers' shards; of the first writer's where their number is not known."""
+    full = {sink.name: (packed[sink.name] or 0) * _together(sink.settings, packed[sink.name]) for sink in sinks}
+    if not all(full.values()):
+        return None
+    numbers = shards if shards and sum(shards.values()) else {sinks[0].name: 1}
+    return round(sum(full[name] * number for name, number in numbers.items()) / sum(numbers.values()))
 
 
 def _warnings(plan: Plan, shard_bytes: int | None, settings: Settings) -> list[str]:

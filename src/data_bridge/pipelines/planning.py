@@ -12,15 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+import msgspec
+
 from data_bridge.config import PipelineSettings, Settings, byte_settings, changed_values, config_hash, public_uri
 from data_bridge.errors import ConfigError, ConflictError, IntegrityError
 from data_bridge.io.sources.stream import Listing, SampleStream
+from data_bridge.model.batch import DictRows
 from data_bridge.model.plan import LAYOUT_VERSION, Generation, Part, Partition, Plan
 from data_bridge.model.source import Document, Probe, SourceFile
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import schema
 from data_bridge.pipelines.observing import probes
-from data_bridge.pipelines.sinks import all_counted, sink_settings
+from data_bridge.pipelines.sinks import SinkPlan, all_counted, sink_plans, sink_settings
 from data_bridge.pipelines.writers import writer_class
 from data_bridge.runtime.graph import Graph
 from data_bridge.stages.build import build
@@ -82,8 +85,15 @@ def _prefix(run: str) -> str:
     return f"_bridge/{run}/plan/"
 
 
-def first_generation(settings: Settings, stream: SampleStream) -> tuple[Generation, float | None]:
-    """Plan a source from nothing; beside it the source bytes per sample of the probe, for estimates.
+class SampleBytes(msgspec.Struct, frozen=True):
+    """Mean bytes of a sample in the source, and as each writer packs it, by the samples of a probe; None where they do not tell."""
+
+    source: float | None
+    packed: Mapping[str, float | None]
+
+
+def first_generation(settings: Settings, stream: SampleStream) -> tuple[Generation, SampleBytes]:
+    """Plan a source from nothing; beside it, for estimates, what a sample takes.
 
     Raises ConfigError for an empty source unless `allow_empty`.
     """
@@ -119,7 +129,15 @@ def first_generation(settings: Settings, stream: SampleStream) -> tuple[Generati
         writer=frozen.pop("", {}),
         writers=frozen,
     )
-    return generation, probe.mean_sample_bytes
+    packed = {plan.name: _packed_bytes(plan, seen[plan.port]) for plan in sink_plans(pipeline, graph, generation)}
+    return generation, SampleBytes(probe.mean_sample_bytes, packed)
+
+
+def _packed_bytes(plan: SinkPlan, probe: Probe) -> float | None:
+    """What a writer makes of a sample, by those of the probe."""
+    keys = [f"{number:010d}" for number in range(len(probe.rows))]
+    ends = plan.writer().encode(DictRows(probe.rows), keys).ends
+    return int(ends[-1]) / len(ends) if len(ends) else None
 
 
 def _writing(settings: Settings, graph: Graph) -> Settings:

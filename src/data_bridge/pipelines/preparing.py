@@ -27,8 +27,8 @@ class Prepared:
         self.stream = stream
         self._plan = plan
         self._probed = False
-        self.sample_bytes: float | None = None
-        """Source bytes per sample, estimated when the source is planned for the first time."""
+        self.sample_bytes: planning.SampleBytes | None = None
+        """Estimated when the source is planned for the first time."""
 
     @property
     def plan(self) -> Plan:
