@@ -163,8 +163,12 @@ def test_a_second_run_is_refused_in_the_terminal_and_the_first_one_goes_on(place
 
     assert done.returncode == 75
     assert str(started["pid"]) in done.stderr
+    assert place.background["running"]
+    assert (place.background["pid"], place.background["log"]) == (started["pid"], started["log"])
     place.gate.touch()
-    wait_for((place.folder / "out" / "manifest.json").exists, "the end of the first run")
+    assert place.ended(started) == 0
+    assert "complete: 2,000 samples" in Path(started["log"]).read_text()
+    assert [log.name for log in (place.folder / "home").rglob("*.log*")] == ["run.log"]
 
 
 def test_a_run_with_nothing_to_do_says_so_at_once(place: Place) -> None:

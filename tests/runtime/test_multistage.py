@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from data_bridge.config import Settings
 from data_bridge.errors import ConfigError, FatalError
-from data_bridge.model.batch import ArrowRows, DictRows, LineRows, Rows
+from data_bridge.model.batch import ArrowRows, DictRows, LineRows, Row, Rows
 from data_bridge.model.source import Field
 from data_bridge.rows.decoding import decode
 from data_bridge.rows.values import dump
@@ -145,6 +145,31 @@ class Bill(MultiStage[StageOptions]):
 class Astray(Bill):
     def combine(self, sample: Sample) -> Sample:
         return {"nowhere": sample["buyers"]}
+
+
+class Summed(BaseModel):
+    sum: int
+
+
+class Uneven(Bill):
+    """Gives what it may not."""
+
+    output_schema = Summed
+
+    def combine(self, sample: Sample) -> Sample:
+        return {"out": [{**row, "sum": row["sum"] / 4} for row in super().combine(sample)["out"]]}
+
+
+def test_what_may_not_be_given_is_counted_once() -> None:
+    graph = bill(Uneven)
+    rows: list[Row] = [{"id": i, "price": i} for i in range(8)]
+    places = np.arange(8, dtype=np.int64)
+
+    passed = Flow(graph)(Lot(DictRows(rows), places, places))
+
+    work = passed.work[-1]
+    assert len(passed.failures) == work.failed == 4
+    assert (work.rows_in, work.rows_out, work.dropped) == (4 + 8, 0, 4), "the wares of odd samples, which nobody buys"
 
 
 class Counted(Bill):

@@ -143,37 +143,39 @@ def _followed(pid: int, pipe: int, log: Path, *, as_json: bool) -> int:
                 left_s = BEGUN_S
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
-                return _over(said, os.waitstatus_to_exitcode(status), log, as_json=as_json)
+                return _over(said, pid, os.waitstatus_to_exitcode(status), log, as_json=as_json)
     except KeyboardInterrupt:
         os.kill(pid, signal.SIGTERM)
         os.waitpid(pid, 0)
         log.unlink(missing_ok=True)
         raise
     run = said.split(b"\n")[0].decode()
-    words.say(words.json_of({"run": run, "pid": pid, "log": str(_run_log(run))}) if as_json else _where(run, pid))
+    words.say(words.json_of({"run": run, "pid": pid, "log": str(_run_log(run, pid))}) if as_json else _where(run, pid))
     return 0
 
 
-def _over(said: bytes, code: int, log: Path, *, as_json: bool) -> int:
+def _over(said: bytes, pid: int, code: int, log: Path, *, as_json: bool) -> int:
     """It ended before anybody left it alone: pass on what it said."""
+    from data_bridge.monitor.detached import LOG
+
     run = said.split(b"\n")[0].decode()
-    path = _run_log(run) if run else log
+    path = _run_log(run, pid) if run else log
     if path.exists():
         (words.say if code in ENDED_WELL and not as_json else words.tell)(
             path.read_text(encoding="utf-8", errors="replace").rstrip()
         )
-        if not run:
+        if path.name != LOG:  # nobody would look for it
             path.unlink()
     code = code if code >= 0 else 128 - code
     if as_json:
-        words.say(words.json_of({"run": run or None, "exit_code": code, "log": str(path) if run else None}))
+        words.say(words.json_of({"run": run or None, "exit_code": code, "log": str(path) if path.exists() else None}))
     return code
 
 
-def _run_log(run: str) -> Path:
-    from data_bridge.monitor.detached import LOG
+def _run_log(run: str, pid: int) -> Path:
+    from data_bridge.monitor.detached import log_of
 
-    return run_folder(run) / LOG
+    return log_of(run_folder(run), pid)
 
 
 def _where(run: str, pid: int) -> str:
@@ -183,6 +185,6 @@ def _where(run: str, pid: int) -> str:
         ("how it is", f"data-bridge status {run}"),
         ("control it", f"data-bridge ctl {run} pause"),
         ("stop it", f"data-bridge ctl {run} stop"),
-        ("its words", str(_run_log(run))),
+        ("its words", str(_run_log(run, pid))),
     ]
     return "\n".join(f"{name:<12} {text}" for name, text in lines)

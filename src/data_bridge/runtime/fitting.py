@@ -60,11 +60,12 @@ class Entered(msgspec.Struct, frozen=True):
         return rows if self.kept is None else self.kept[rows]
 
     def _left(self, made: Result, wrong: Sequence[int]) -> Result:
-        fits = made
+        fits, used = made, made.used
         if wrong:
+            used = None if used is None else used[~np.isin(used, wrong)]
             at = np.flatnonzero(~np.isin(made.positions, wrong))
             fits = replace(made, rows=take(made.rows, at), positions=made.positions[at])
-        used = None if made.used is None else self.whole(made.used)
+        used = None if used is None else self.whole(used)
         kept = self.kept
         metrics = made.metrics if kept is None else tuple((int(kept[row]), values) for row, values in made.metrics)
         return Result(fits.rows, self.whole(fits.positions), self._placed(fits.failures), used, metrics=metrics)
