@@ -55,12 +55,18 @@ class SliceRunner(VastRemoteRunner):
         self._arguments = (*self._arguments, "--slice", self.slice)
         self._told_step, self._step = self._step, self._stepped
         self._now: VastSession | None = None
+        self._paid: VastSession | None = None
         self.state = "waiting"
+
+    @property
+    def stuck(self) -> bool:
+        """After its end: whether its last machine could not be proved gone."""
+        return self._now is not None and self._now.stuck
 
     def row(self, ledger: SliceStatus | None) -> Row:
         """How it stands now."""
         rental = self._now.rental if self._now is not None else None
-        running = rental.cost(time.time()) if rental is not None and rental.open else 0.0
+        running = rental.cost(time.time()) if rental is not None and self._now is not self._paid else 0.0
         return Row(self.slice, self.state, rental.instance if rental else None, ledger, self._hours_usd + running)
 
     def alone(self, account: int, chosen: Candidate | None) -> Remote:
@@ -82,7 +88,7 @@ class SliceRunner(VastRemoteRunner):
                     if self._purse.take(self.slice, candidate.offer.machine_id):
                         return candidate
             except RetryableError:
-                if self._purse.alone(self.slice):
+                if self._purse.in_vain(self.slice):
                     raise
             self.state = "waiting for an offer"
             self._halt.wait(6 * self._patience.poll_s)
@@ -96,6 +102,7 @@ class SliceRunner(VastRemoteRunner):
     def _pay(self, session: VastSession, candidate: Candidate) -> None:
         before = self._hours_usd + self._traffic_usd
         super()._pay(session, candidate)
+        self._paid = session
         self._purse.pay(self.slice, self._hours_usd + self._traffic_usd - before)
 
     def _session(self, account: int) -> VastSession:
@@ -175,7 +182,8 @@ class VastFleet:
 
     def run(self, chosen: Sequence[Candidate]) -> Remote:
         """Rent for every slice that is not done, run, give all back, publish. Raises KeyboardInterrupt when it was stopped,
-        else the error of the first slice that was not finished."""
+        FatalError, also of a dataset that is whole, when a machine could not be proved gone, else the error of the first slice
+        that was not finished."""
         with heard():
             account = self._runners[0].prepare()
             self._refuse_single_writer()
@@ -187,13 +195,9 @@ class VastFleet:
                     runner.state = "done"
                     self._purse.leave(runner.slice)
             with ThreadPoolExecutor(max(1, len(todo))) as pool:
-                futures = [
-                    pool.submit(runner.alone, account, candidate)
-                    for runner, candidate in zip(todo, chosen, strict=False)
-                ]
-                self._watch(futures)
+                futures = self._work(pool, account, todo, chosen)
             self._table(now=True)
-            return self._result(todo, futures)
+            return self._result(futures)
 
     def _refuse_single_writer(self) -> None:
         store = open_store(self.destination, self._settings)
@@ -208,20 +212,33 @@ class VastFleet:
         there = slices_at(open_store(self.destination, self._settings), len(self._slices))
         return [True] * len(self._slices) if there is None else [s.partitions_done < s.partitions for s in there]
 
-    def _watch(self, futures: "Sequence[Future[Remote]]") -> None:
-        """Until all have ended, or somebody wants them to."""
+    def _work(
+        self, pool: ThreadPoolExecutor, account: int, todo: Sequence[SliceRunner], chosen: Sequence[Candidate]
+    ) -> "dict[SliceRunner, Future[Remote]]":
+        """Until all have ended, or somebody wants them to. Whatever goes wrong here, none works on; what went wrong there is
+        told, also where nobody asks any more."""
+        futures: dict[SliceRunner, Future[Remote]] = {}
         try:
-            while wait(futures, timeout=TURN_S).not_done:
+            for runner, candidate in zip(todo, chosen, strict=False):
+                futures[runner] = pool.submit(runner.alone, account, candidate)
+            while wait(futures.values(), timeout=TURN_S).not_done:
                 self._table()
         except KeyboardInterrupt as asked:
             how = "destroy" if isinstance(asked, Told) else self._on_interrupt()
             with unheard(self._tell):
                 self._halt.ask(how)
-                wait(futures)
+                wait(futures.values())
             if how != "detach":
                 raise
         finally:
             self._halt.ask(self._halt.how)
+            with unheard(self._tell):
+                wait(futures.values())
+            for runner, future in futures.items():
+                error = future.exception()
+                if error is not None and not isinstance(error, KeyboardInterrupt):
+                    self._tell(f"[{runner.slice}] {error}")
+        return futures
 
     def _table(self, *, now: bool = False) -> None:
         if not now and time.monotonic() - self._shown_at < SHOWN_S:
@@ -233,18 +250,17 @@ class VastFleet:
         found = there or [None] * len(self._slices)
         self._show([runner.row(ledger) for runner, ledger in zip(self._runners, found, strict=True)])
 
-    def _result(self, todo: Sequence[SliceRunner], futures: "Sequence[Future[Remote]]") -> Remote:
-        errors = {
-            runner: error for runner, f in zip(todo, futures, strict=True) if (error := f.exception()) is not None
-        }
-        ended = [f.result() for f in futures if f.exception() is None]
+    def _result(self, futures: "dict[SliceRunner, Future[Remote]]") -> Remote:
+        errors = {runner: error for runner, f in futures.items() if (error := f.exception()) is not None}
+        ended = [f.result() for f in futures.values() if f.exception() is None]
+        stuck = [error for runner, error in errors.items() if runner.stuck]
         labels = [one.detached for one in ended if one.detached]
         if not any(self._unfinished()):
             self._finish()
-        elif not labels and errors:
-            for runner, error in errors.items():
-                self._tell(f"[{runner.slice}] {error}")
+        elif not labels and errors and not stuck:
             raise next(iter(errors.values()))
+        if stuck:  # money goes on, whatever became of the dataset
+            raise stuck[0]
         code = next((one.exit_code for one in ended if not one.complete), 0)
         return replace(
             result(self._settings, self.destination, 130 if labels else code),

@@ -166,13 +166,15 @@ class VastRemoteRunner:
             tried += 1
             self._tried = tried
             try:
-                code = self._on(session, candidate)
+                try:
+                    code = self._on(session, candidate)
+                finally:  # whatever ended it, its hours are paid for
+                    self._pay(session, candidate)
             except OfferGone:
                 self._bad.add(candidate.offer.machine_id)
                 tried -= 1
                 continue
             except (BadMachine, TimeOver) as error:
-                self._pay(session, candidate)
                 ended = self._ended(1, tried)
                 if ended.complete:  # it was over before the machine was
                     return ended
@@ -180,7 +182,6 @@ class VastRemoteRunner:
                     raise
                 said = error.message
             else:
-                self._pay(session, candidate)
                 ended = self._ended(code, tried, session)
                 gave_up = code == RetryableError.exit_code
                 in_vain += gave_up and ended.samples == samples
@@ -212,10 +213,11 @@ class VastRemoteRunner:
             end(self._client, self._rentals, one, self._patience)
 
     def _pay(self, session: VastSession, candidate: Candidate) -> None:
-        if session.rental is not None:
-            now = time.time()
-            self._hours_usd += session.rental.cost(now)
-            self._traffic_usd += candidate.traffic_within((now - session.rental.created) / 3600)
+        rental = session.rental
+        if rental is not None and rental.state != "never":
+            until = max(time.time(), rental.deadline) if session.stuck else time.time()
+            self._hours_usd += rental.cost(until)
+            self._traffic_usd += candidate.traffic_within((until - rental.created) / 3600)
 
     def _on(self, session: VastSession, chosen: Candidate) -> int:
         vast = self._vast

@@ -246,6 +246,11 @@ class VastSession:
             raise BadMachine(f"machine {self.id} costs ${found.usd_hour:.3f}/h, not ${asked:.3f}/h as it was offered")
         return found
 
+    @property
+    def stuck(self) -> bool:
+        """After its end: whether it could not be proved gone, and may cost money until its deadline."""
+        return self.rental is not None and self.rental.open and not self.detached
+
     def end(self) -> None:
         """Destroy and prove it. Without effect when nothing was rented."""
         if self.rental is not None and self.rental.open:

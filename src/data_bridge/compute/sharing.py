@@ -22,6 +22,7 @@ class Purse:
         self._over = 0.0
         self._hosts: dict[str, int] = {}
         self._at_work = set(names)
+        self._waiting: set[str] = set()
         self.bad: set[int] = set()
         """Hosts that failed one of them: none takes them again."""
 
@@ -45,6 +46,7 @@ class Purse:
             if host in self._others(name):
                 return False
             self._hosts[name] = host
+            self._waiting.discard(name)
             return True
 
     def taken(self, name: str) -> Collection[int]:
@@ -60,14 +62,16 @@ class Purse:
         with self._lock:
             self._hosts.pop(name, None)
             self._at_work.discard(name)
+            self._waiting.discard(name)
             if self._shares is not None:
                 self._over += max(0.0, self._shares[name])
                 self._shares[name] = 0.0
 
-    def alone(self, name: str) -> bool:
-        """Whether all others have ended."""
+    def in_vain(self, name: str) -> bool:
+        """It finds nothing to rent. Whether all others that have not ended wait as well: then no end of theirs is to come."""
         with self._lock:
-            return self._at_work <= {name}
+            self._waiting.add(name)
+            return self._at_work <= self._waiting
 
 
 class Stopped(KeyboardInterrupt):
