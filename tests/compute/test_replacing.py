@@ -3,7 +3,9 @@
 import base64
 import json
 import shlex
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,11 @@ from data_bridge.compute.choice import Need
 from data_bridge.compute.job import NOT_READY
 from data_bridge.compute.rentals import Rentals
 from data_bridge.compute.runner import VastRemoteRunner
+from data_bridge.compute.session import Reach
+from data_bridge.compute.ssh import LinkLost
 from data_bridge.config import load_settings
 from data_bridge.errors import BusyError, ConfigError, RetryableError
+from data_bridge.model.rental import Address
 from data_bridge.storage import open_store
 
 LITTLE = Need(1e6, 1e6, 50)
@@ -56,7 +61,7 @@ class Setting:
         path.write_text(yaml.safe_dump(self.raw))
         return path
 
-    def runner(self, machines: Machines, *, fresh: bool = False, need: Need = LITTLE) -> VastRemoteRunner:
+    def runner(self, machines: Reach, *, fresh: bool = False, need: Need = LITTLE) -> VastRemoteRunner:
         settings = load_settings(self.config())
         return VastRemoteRunner(
             quick_client(self.world.account_key, self._server.url), self.rentals, settings, self.config(), need,
@@ -193,3 +198,44 @@ def test_a_slow_link_is_kept_where_there_is_no_other_machine(setting: Setting) -
     ended = setting.runner(machines, need=Need(1e11, 1e11, 50)).run()
 
     assert (ended.exit_code, ended.machines) == (0, 1)
+
+
+class Blinking:
+    """A way to a machine whose log is quiet, which is lost twice, and is fine for longer than a loss may last between."""
+
+    def __init__(self, setting: Setting, fine_s: float) -> None:
+        self._setting, self._fine_s = setting, fine_s
+        self.followed, self._over = 0, threading.Event()
+
+    def __call__(self, address: Address, name: str, folder: Path) -> "Blinking":
+        return self
+
+    def run(self, script: str, stdin: bytes = b"", *, timeout_s: float = 60.0) -> bytes:
+        return b"0" if self._over.is_set() else b""
+
+    def stream(self, script: str) -> Generator[bytes]:
+        if "events.jsonl" in script:
+            while not self._over.wait(0.05):
+                yield b'{"slots": []}\n'
+            return
+        self.followed += 1
+        if self.followed == 2:
+            end = time.monotonic() + self._fine_s
+            while time.monotonic() < end:
+                self._over.wait(0.05)
+                yield b""
+        yield b""
+        if self.followed < 3:
+            raise LinkLost("it broke")
+        self._setting.run_here()
+        self._over.set()
+
+
+def test_a_quiet_run_whose_machine_is_lost_for_a_moment_now_and_then_is_not_given_up(setting: Setting) -> None:
+    machine = Blinking(setting, fine_s=1.0)
+    runner = setting.runner(machine)
+    runner._patience = replace(QUICK, ssh_s=0.6)
+
+    ended = runner.run()
+
+    assert (ended.complete, ended.machines, machine.followed) == (True, 1, 3)

@@ -59,6 +59,7 @@ class Following:
 
     def _followed(self, link: Link, heard: Said) -> int:
         lost_since: float | None = None
+        lines = 0
         while True:
             try:
                 for block in job.follow(link, self._offset):
@@ -69,12 +70,13 @@ class Following:
                     if block:
                         self._offset += len(block)
                         self._log(block)
+                    if block or heard.lines > lines:  # a run may have nothing to log for hours
                         lost_since = None
                 code = job.exit_code(link)
             except (LinkLost, FatalError) as error:
                 if isinstance(error, TimeOver):
                     raise
-                lost_since = lost_since or time.monotonic()
+                lost_since, lines = lost_since or time.monotonic(), heard.lines
                 heard.link = link = self._found_again(link, lost_since, error.message)
             else:
                 if code is None:

@@ -43,6 +43,8 @@ class Said:
         """Samples that were packed of each partition in work, from its start, as it was told last."""
         self.speed: tuple[float, float] | None = None
         """Of the machine's links, down and up in Mbit/s, once it was measured."""
+        self.lines = 0
+        """So many came: while they do, the machine is there."""
         self._events = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="said", daemon=True)
@@ -70,6 +72,7 @@ class Said:
                 self._over.wait(1.0)
 
     def _line(self, line: bytes) -> None:
+        self.lines += 1
         try:
             told = json.loads(line)
         except ValueError:
