@@ -406,6 +406,30 @@ def test_a_secret_in_what_is_measured_is_not_stored(
     } == {("I am ***", '["I","***"]', '{"***":1}')}
 
 
+def test_whole_numbers_of_any_size_keep_their_digits_and_a_measure_may_be_of_some_samples_only(
+    tmp_path: Path, source: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "marking.py").write_text(
+        "from pydantic import BaseModel\nfrom data_bridge.runtime.measuring import Measured\nfrom data_bridge.runtime.stage import Stage\n"
+        "class Mark(BaseModel):\n    mark: int\n    some: int | None = None\n"
+        "class Marks(Stage):\n    kind = 'marks'\n    metrics_schema = report_schema = Mark\n"
+        "    def process(self, batch):\n        return batch.each(self.marked)\n"
+        "    def marked(self, row):\n        n = row['id']\n        mark = 10**400 if n == 7 else 2**70 + n\n"
+        "        return Measured(row, {'mark': mark, 'some': n} if n > 99 else {'mark': mark})\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    settings = settings_for(tmp_path, [{"marking:Marks": {}, "report": True}])
+
+    api.run_pipeline(settings)
+
+    marks = {str(10**400 if s["id"] == 7 else 2**70 + s["id"]) for s in source}
+    assert {row["mark"] for row in table(folder_of(settings, "marks") / "report.csv")} == marks
+    summary = json.loads((folder_of(settings, "marks") / "summary.json").read_text())
+    assert summary["columns"]["mark"]["min"] == pytest.approx(2**70)
+    found = api.report(str(tmp_path / "out"), "marks", settings, filters=["some>=140"])
+    assert [row["some"] for row in found.rows] == [s["id"] for s in source if s["id"] >= 140]
+
+
 def test_partial_reports_that_cannot_be_written_are_told_once_and_stop_nothing(
     tmp_path: Path, source: list[dict[str, Any]]
 ) -> None:

@@ -53,7 +53,8 @@ def select(store: ObjectStore, stage: str, filters: Sequence[str] = (), limit: i
 def _meeting(report: Report, tests: Sequence[tuple[str, Test]]) -> Iterator[Row]:
     for number, row in enumerate(report.rows()):
         if number == 0:
-            _refuse_unknown(row, [name for name, _ in tests])
+            known = dict.fromkeys([*row, *report.columns()])
+            _refuse_unknown([*known], [name for name, _ in tests])
         if all(_meets(row, name, test) for name, test in tests):
             yield row
 
@@ -65,10 +66,10 @@ def _meets(row: Row, name: str, test: Test) -> bool:
         raise ConfigError(f"`{name}` of {row['key']} is {error}") from None
 
 
-def _refuse_unknown(row: Row, names: Sequence[str]) -> None:
+def _refuse_unknown(known: Sequence[str], names: Sequence[str]) -> None:
     for name in names:
-        if name not in row and name != "cost_usd":
-            raise ConfigError(f"there is no column {name!r}{_guess(name, list(row))}", hint=f"it has: {', '.join(row)}")
+        if name not in known and name != "cost_usd":
+            raise ConfigError(f"there is no column {name!r}{_guess(name, known)}", hint=f"it has: {', '.join(known)}")
 
 
 def _guess(name: str, names: Sequence[str]) -> str:

@@ -6,11 +6,13 @@ import gzip
 import hashlib
 import io
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import orjson
 
 from data_bridge.errors import IntegrityError
@@ -19,6 +21,7 @@ from data_bridge.model.plan import Plan
 from data_bridge.model.shards import Done, ReportPart, ShardRecord
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines.notes import REPORT
+from data_bridge.rows.values import dump
 from data_bridge.runtime.schemas import KEYS
 from data_bridge.utils.files import replacing
 from data_bridge.utils.progress import PartitionLog
@@ -26,6 +29,9 @@ from data_bridge.utils.progress import PartitionLog
 PARTIAL, SUMMARY = "report.partial.csv", "summary.json"
 QUANTILES = (50, 95)
 """Of each column of numbers, in percent."""
+
+_EXACT = 2**63
+"""Whole numbers from here on are summed up as numbers with a point."""
 
 Row = dict[str, Any]
 
@@ -73,7 +79,7 @@ class Report:
             _, lines = _opened(self.store, part)
             for line in lines:
                 if line.startswith(ours):
-                    _, index, key, values = orjson.loads(line)
+                    _, index, key, values = msgspec.json.decode(line)  # whole numbers of any size keep their digits
                     yield {"index": index, "key": key, **values}
 
     def _with_rows(self) -> Iterator[ReportPart]:
@@ -124,7 +130,7 @@ def cell(value: Any) -> str:
     """A value as a table has it: text as it is, everything else as JSON, nothing for null."""
     if value is None or isinstance(value, str):
         return value or ""
-    return orjson.dumps(value).decode()
+    return dump(value).decode()
 
 
 class Writable(Protocol):
@@ -206,9 +212,12 @@ class Summary:
 
     def add(self, row: Row) -> None:
         """Count a row."""
-        for name, value in row.items():
-            if name in KEYS or isinstance(value, bool) or not isinstance(value, (int, float)):
+        for name, found in row.items():
+            if name in KEYS or isinstance(found, bool) or not isinstance(found, (int, float)):
                 continue
+            if abs(found) > sys.float_info.max:  # nothing can be said of it here
+                continue
+            value = float(found) if abs(found) >= _EXACT else found
             column = self._columns.get(name)
             if column is None:
                 column = self._columns[name] = _Column(value, value)
