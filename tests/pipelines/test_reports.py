@@ -430,6 +430,26 @@ def test_whole_numbers_of_any_size_keep_their_digits_and_a_measure_may_be_of_som
     assert [row["some"] for row in found.rows] == [s["id"] for s in source if s["id"] >= 140]
 
 
+def test_a_stage_does_not_say_of_which_sample_a_row_is(
+    tmp_path: Path, source: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "naming.py").write_text(
+        "from pydantic import BaseModel\nfrom data_bridge.runtime.measuring import Measured\nfrom data_bridge.runtime.stage import Stage\n"
+        "class Named(BaseModel):\n    index: int\n    key: str\n    size: int\n"
+        "class Names(Stage):\n    kind = 'names'\n    metrics_schema = report_schema = Named\n"
+        "    def process(self, batch):\n"
+        "        return batch.each(lambda row: Measured(row, {'index': 0, 'key': 'mine', 'size': row['id']}))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    settings = settings_for(tmp_path, [{"naming:Names": {}, "report": True}])
+
+    api.run_pipeline(settings)
+
+    rows = table(folder_of(settings, "names") / "report.csv")
+    assert len({row["key"] for row in rows}) == len(rows) == len(source)
+    assert [int(row["key"].rpartition("-")[2]) for row in rows] == [int(row["index"]) for row in rows]
+
+
 def test_partial_reports_that_cannot_be_written_are_told_once_and_stop_nothing(
     tmp_path: Path, source: list[dict[str, Any]]
 ) -> None:

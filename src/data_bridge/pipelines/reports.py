@@ -80,7 +80,8 @@ class Report:
             for line in lines:
                 if line.startswith(ours):
                     _, index, key, values = msgspec.json.decode(line)  # whole numbers of any size keep their digits
-                    yield {"index": index, "key": key, **values}
+                    known = {"index": index, "key": key}
+                    yield {**known, **values, **known}  # of which sample it is, no stage says
 
     def _with_rows(self) -> Iterator[ReportPart]:
         return (part for part in self.parts if part.key is not None and part.rows.get(self.stage))

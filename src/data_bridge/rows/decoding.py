@@ -79,7 +79,10 @@ def parse_object(line: bytes) -> Row:
 
 
 def _parse_together(lines: Sequence[bytes]) -> list[Row] | None:
-    """Lines that each are one JSON object, in one call; None where any of them must be looked at by itself."""
+    """Lines that each are one JSON object, in one call; None where any of them must be looked at by itself.
+
+    Each must be whole, as those of `LineRows` are: `{"a":[1` and `2]},{}` would pass for two objects.
+    """
     text = b",".join(lines)
     try:
         values = orjson.loads(b"[%b]" % text)
