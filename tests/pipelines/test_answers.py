@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from data_bridge.errors import Fenced, IntegrityError, RetryableError
+from data_bridge.errors import FatalError, Fenced, IntegrityError, RetryableError
 from data_bridge.model.answers import AnswerRecord, Paid
 from data_bridge.model.plan import Partition
 from data_bridge.pipelines import answers as answers_module
@@ -242,3 +242,18 @@ def test_a_part_that_is_missing_is_an_error(store: LocalStore, tmp_path: Path) -
 
     with pytest.raises(IntegrityError, match=r"000000\.jsonl is missing"):
         recalled(store, tmp_path, 1)
+
+
+class Broken(LocalStore):
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        raise RuntimeError(f"no {key}")
+
+
+def test_what_goes_wrong_with_the_journal_is_never_the_failure_of_a_sample(tmp_path: Path) -> None:
+    with pytest.raises(FatalError), attempt(Broken(tmp_path / "store"), tmp_path / "answers") as answers:
+        answers.keep(answer(1))
+        with pytest.raises(FatalError, match="answers cannot be kept: RuntimeError: no _bridge"):
+            answers.send()
+        answers.keep(answer(2))
+
+    assert recalled(LocalStore(tmp_path / "store"), tmp_path / "answers", 3) == [None, "answer 1", None]

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from data_bridge.errors import BridgeError, IntegrityError
+from data_bridge.errors import BridgeError, FatalError, IntegrityError
 from data_bridge.model.answers import AnswerRecord, Paid, together
 from data_bridge.model.plan import Partition
 from data_bridge.model.store import ObjectStore
@@ -170,12 +170,16 @@ class Answers:
 
     @contextmanager
     def _breaking(self) -> Generator[None]:
-        """After an error in the block it is not known what is kept where."""
+        """After an error in the block it is not known what is kept where: it is the run's, whatever it is. As a sample's the
+        next one would be asked for, paid, and lost as well."""
         try:
             yield
-        except Exception as error:
+        except BridgeError as error:
             self._error = error
             raise
+        except Exception as error:
+            self._error = FatalError(f"answers cannot be kept: {type(error).__name__}: {error}")
+            raise self._error from error
 
     def _raise_broken(self) -> None:
         if self._error is not None:
