@@ -67,9 +67,9 @@ class Setting:
     def __init__(self, server: Server, seaweed: Seaweed, bucket: str, place: Path) -> None:
         self.world, self._server, self.place = server.world, server, place
         lines = "".join(json.dumps({"id": i, "text": "word " * 40}) + "\n" for i in range(100))
-        seaweed.client.put_object(Bucket=bucket, Key="in.jsonl", Body=lines.encode())
+        seaweed.client.put_object(Bucket=bucket, Key="in/a.jsonl", Body=lines.encode())
         self.raw: dict[str, Any] = {
-            "pipeline": {"input_uri": f"s3://{bucket}/in.jsonl", "output_uri": f"s3://{bucket}/out", "partition_bytes": 9_000},
+            "pipeline": {"input_uri": f"s3://{bucket}/in/*.jsonl", "output_uri": f"s3://{bucket}/out", "partition_bytes": 9_000},
             "s3": {"endpoint_url": seaweed.endpoint, "region": "auto", "access_key_id": OWNER[0], "secret_access_key": OWNER[1]},
             "vast": {"api_key": server.world.account_key, "api_url": server.url},
         }  # fmt: skip
@@ -92,7 +92,7 @@ class Setting:
         return VastFleet(
             quick_client(self.world.account_key, self._server.url), self.rentals, settings, self.config(),
             Need(1e6, 1e6, 50), machines=2, tell=self.told.append, log=lambda _: lambda _: None, reach=far,
-            finish=partial(api.finalize, settings), patience=IMPATIENT,
+            partitions=api.plan(settings).partitions, finish=partial(api.finalize, settings), patience=IMPATIENT,
         )  # fmt: skip
 
 
@@ -212,3 +212,23 @@ def test_stopped_while_the_slices_are_handed_out_those_at_work_are_ended(setting
         fleet.run(chosen)
 
     assert setting.world.living == []
+
+
+@pytest.mark.parametrize("code", [0, 65])
+def test_slices_that_are_done_have_work_again_when_the_source_has_grown(
+    setting: Setting, seaweed: Seaweed, bucket: str, code: int
+) -> None:
+    for part in ("1/2", "2/2"):
+        setting.work(part)
+    settings = load_settings(setting.config())
+    assert api.finalize(settings).samples == 100
+    more = "".join(json.dumps({"id": i, "text": "word " * 40}) + "\n" for i in range(100, 200))
+    seaweed.client.put_object(Bucket=bucket, Key="in/b.jsonl", Body=more.encode())
+
+    def work(part: str) -> int:
+        return setting.work(part) if code == 0 else code
+
+    fleet = setting.fleet(Far(s1=partial(work, "1/2"), s2=partial(work, "2/2")))
+    ended = fleet.run(fleet.candidates())
+
+    assert (ended.exit_code, ended.complete, ended.samples) == ((0, True, 200) if code == 0 else (65, False, 100))

@@ -239,3 +239,19 @@ def test_a_quiet_run_whose_machine_is_lost_for_a_moment_now_and_then_is_not_give
     ended = runner.run()
 
     assert (ended.complete, ended.machines, machine.followed) == (True, 1, 3)
+
+
+@pytest.mark.parametrize("code", [NOT_READY, 65])
+def test_a_dataset_that_was_whole_before_its_source_grew_is_not_whole_because_a_machine_failed(
+    setting: Setting, seaweed: Seaweed, bucket: str, code: int
+) -> None:
+    setting.raw["pipeline"]["input_uri"] = f"r2://{bucket}/in/*.jsonl"
+    assert setting.run_here() == 0
+    seaweed.client.put_object(Bucket=bucket, Key="in/b.jsonl", Body=b'{"text": "new"}\n')
+
+    ended = setting.runner(Machines(lambda: code, setting.run_here)).run()
+
+    if code == NOT_READY:
+        assert (ended.exit_code, ended.complete, ended.samples, ended.machines) == (0, True, 21, 2)
+    else:
+        assert (ended.exit_code, ended.complete, ended.samples) == (65, False, 20)

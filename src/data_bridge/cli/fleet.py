@@ -94,7 +94,7 @@ def fleet(
     destination = output_uri(settings, prefix)
     return VastFleet(
         connect(settings), Rentals(rentals_folder()), settings, config, renting.need_of(settings, report),
-        machines=machines, prefix=prefix, arguments=arguments, fresh=fresh, tell=tell, log=log,
+        machines=machines, partitions=report.partitions, prefix=prefix, arguments=arguments, fresh=fresh, tell=tell, log=log,
         hear=lambda _: mirror_of(destination, config), show=lambda rows: tell(table(rows)),
         finish=partial(api.finalize, settings, prefix=prefix), on_interrupt=renting.ask_how_to_stop,
     )  # fmt: skip

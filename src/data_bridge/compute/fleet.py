@@ -118,8 +118,9 @@ class SliceRunner(VastRemoteRunner):
 class VastFleet:
     """One command's worth of several machines at a time.
 
-    `log` and `hear` are asked for what takes the words of a slice. `show` gets how all of them stand, now and then;
-    `finish` publishes the dataset, from here, when all slices are done. Everything else is as in `VastRemoteRunner`.
+    `partitions` are those that the source has now. `log` and `hear` are asked for what takes the words of a slice. `show` gets
+    how all of them stand, now and then; `finish` publishes the dataset, from here, when all slices are done. Everything else is
+    as in `VastRemoteRunner`.
     """
 
     def __init__(
@@ -131,6 +132,7 @@ class VastFleet:
         need: Need,
         *,
         machines: int,
+        partitions: int = 0,
         prefix: str | None = None,
         arguments: tuple[str, ...] = (),
         fresh: bool = False,
@@ -149,6 +151,7 @@ class VastFleet:
         self._settings, self._tell, self._show, self._finish = settings, tell, show, finish
         self._on_interrupt, self._shown_at = on_interrupt, 0.0
         self._slices = [Slice(machines, number) for number in range(1, machines + 1)]
+        self._partitions, self._outgrown = partitions, -1
         self._halt = Halt()
         self._purse = Purse(vast.budget_usd, [str(part) for part in self._slices])
         share = Need((need.bytes_in - EXTRA_BYTES) / machines + EXTRA_BYTES, need.bytes_out / machines, need.disk_gb)
@@ -187,6 +190,9 @@ class VastFleet:
         with heard():
             account = self._runners[0].prepare()
             self._refuse_single_writer()
+            recorded = sum(s.partitions for s in self._there() or ())
+            # a source that grew is planned by the machines: what is recorded now is then not all
+            self._outgrown = recorded if 0 < recorded < self._partitions else -1
             todo = [runner for runner, left in zip(self._runners, self._unfinished(), strict=True) if left]
             for runner, candidate in zip(todo, chosen, strict=False):
                 self._purse.take(runner.slice, candidate.offer.machine_id)
@@ -208,9 +214,14 @@ class VastFleet:
                 hint="rent one, without --machines",
             )
 
+    def _there(self) -> tuple[SliceStatus, ...] | None:
+        return slices_at(open_store(self.destination, self._settings), len(self._slices))
+
     def _unfinished(self) -> list[bool]:
-        there = slices_at(open_store(self.destination, self._settings), len(self._slices))
-        return [True] * len(self._slices) if there is None else [s.partitions_done < s.partitions for s in there]
+        there = self._there()
+        if there is None or sum(s.partitions for s in there) <= self._outgrown:
+            return [True] * len(self._slices)
+        return [s.partitions_done < s.partitions for s in there]
 
     def _work(
         self, pool: ThreadPoolExecutor, account: int, todo: Sequence[SliceRunner], chosen: Sequence[Candidate]
@@ -246,7 +257,7 @@ class VastFleet:
         self._shown_at = time.monotonic()
         there: Sequence[SliceStatus | None] | None = None
         with suppress(BridgeError):  # the machines go on, whatever we see of them
-            there = slices_at(open_store(self.destination, self._settings), len(self._slices))
+            there = self._there()
         found = there or [None] * len(self._slices)
         self._show([runner.row(ledger) for runner, ledger in zip(self._runners, found, strict=True)])
 
@@ -255,15 +266,19 @@ class VastFleet:
         ended = [f.result() for f in futures.values() if f.exception() is None]
         stuck = [error for runner, error in errors.items() if runner.stuck]
         labels = [one.detached for one in ended if one.detached]
-        if not any(self._unfinished()):
+        whole = not any(self._unfinished())
+        if whole:
             self._finish()
         elif not labels and errors and not stuck:
             raise next(iter(errors.values()))
         if stuck:  # money goes on, whatever became of the dataset
             raise stuck[0]
         code = next((one.exit_code for one in ended if not one.complete), 0)
+        made = result(self._settings, self.destination, 130 if labels else code)
+        if not whole:  # the manifest that is there may be of before the source grew
+            made = replace(made, complete=False, exit_code=130 if labels else code or 1)
         return replace(
-            result(self._settings, self.destination, 130 if labels else code),
+            made,
             machines=sum(one.machines for one in ended),
             hours_usd=sum(runner.row(None).hours_usd for runner in self._runners),
             detached=" ".join(labels) or None,

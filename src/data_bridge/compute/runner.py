@@ -31,6 +31,8 @@ from data_bridge.storage import open_store
 
 EXTRA_BYTES = 0.5e9
 """What installing takes."""
+_WELL = (0, 3)
+"""Exit codes of a run that came to its end, 3 = with samples that failed."""
 _REMOTE = ("hf://", "s3://", "r2://", "http://", "https://")
 
 
@@ -102,6 +104,7 @@ class VastRemoteRunner:
         self._repeated: list[int] = []
         self._links = Links(need)
         self._tried = 0
+        self._was_whole = False
 
     def candidates(self) -> list[Candidate]:
         """What may be rented now, the cheapest run first. Raises RetryableError when nothing may."""
@@ -159,7 +162,8 @@ class VastRemoteRunner:
     def attempt(self, account: int, chosen: Candidate | None) -> Remote:
         """One machine after the other until the work is done. Raises as `run` does."""
         offers = [chosen] if chosen is not None else []
-        tried, in_vain, samples = 0, 0, self._ended(1, 0).samples
+        before = result(self._settings, self.destination, 1, self.slice)
+        tried, in_vain, samples, self._was_whole = 0, 0, before.samples, before.complete
         while tried < self._vast.max_machines:
             candidate = offers.pop(0) if offers else self._pick()
             session = self._session(account)
@@ -278,8 +282,11 @@ class VastRemoteRunner:
 
     def _ended(self, code: int, tried: int, session: VastSession | None = None) -> Remote:
         label = session.rental.label if session is not None and session.detached and session.rental else None
+        made = result(self._settings, self.destination, code, self.slice)
+        if self._was_whole and code not in _WELL:  # as far as it knew: a source that grew is found out by the run
+            made = replace(made, complete=False, exit_code=code)
         return replace(
-            result(self._settings, self.destination, code, self.slice), machines=tried, hours_usd=self._hours_usd, detached=label,
+            made, machines=tried, hours_usd=self._hours_usd, detached=label,
             repeated_samples=sum(self._repeated), repeated_shards=len(self._repeated),
         )  # fmt: skip
 
