@@ -40,7 +40,7 @@ def plan_report(settings: Settings, pipeline: Pipeline) -> PlanReport:
     known = samples if samples is not None else estimate
     sinks = sink_plans(options, build(options), plan.first)
     committed = _committed_sample_bytes(logs)
-    packed = {sink.name: found.packed[sink.name] if found is not None else committed for sink in sinks}
+    packed = found.packed() if found is not None else {sink.name: committed for sink in sinks}
     shards = _shards(known, packed, sinks)
     shard_bytes = _mean_bytes(shards, packed, sinks)
     return PlanReport(

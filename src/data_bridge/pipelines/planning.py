@@ -89,7 +89,7 @@ class SampleBytes(msgspec.Struct, frozen=True):
     """Mean bytes of a sample in the source, and as each writer packs it, by the samples of a probe; None where they do not tell."""
 
     source: float | None
-    packed: Mapping[str, float | None]
+    packed: Callable[[], Mapping[str, float | None]]
 
 
 def first_generation(settings: Settings, stream: SampleStream) -> tuple[Generation, SampleBytes]:
@@ -129,7 +129,10 @@ def first_generation(settings: Settings, stream: SampleStream) -> tuple[Generati
         writer=frozen.pop("", {}),
         writers=frozen,
     )
-    packed = {plan.name: _packed_bytes(plan, seen[plan.port]) for plan in sink_plans(pipeline, graph, generation)}
+
+    def packed() -> dict[str, float | None]:  # only who asks packs them: a run does not
+        return {plan.name: _packed_bytes(plan, seen[plan.port]) for plan in sink_plans(pipeline, graph, generation)}
+
     return generation, SampleBytes(probe.mean_sample_bytes, packed)
 
 
