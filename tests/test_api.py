@@ -195,6 +195,19 @@ def test_fresh_starts_over(source: Path, out: Path) -> None:
     assert sorted(p.name for p in out.glob("*.tar")) == ["000000.tar", "000001.tar", "000002.tar"]
 
 
+def test_a_plan_to_start_over_is_that_of_a_dataset_that_is_not_there(source: Path, out: Path) -> None:
+    api.run_pipeline(settings(source, out))
+    changed = settings(source, out, samples_per_shard=40)
+    before = sorted(out.rglob("*"))
+
+    with pytest.raises(ConflictError):
+        api.plan(changed)
+    anew = api.plan(changed, fresh=True)
+
+    assert (anew.run, anew.complete, anew.partitions_done, anew.samples_done) == (None, False, 0, 0)
+    assert sorted(out.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     ("name", "more"),
     [
@@ -244,6 +257,8 @@ def test_fresh_deletes_nothing_that_is_not_ours(source: Path, out: Path) -> None
 
     with pytest.raises(ConflictError, match=r"thesis\.tex"):
         api.run_pipeline(settings(source, out), fresh=True)
+    with pytest.raises(ConflictError, match=r"thesis\.tex"):
+        api.plan(settings(source, out), fresh=True)
 
     assert (out / "thesis.tex").exists()
 

@@ -144,10 +144,13 @@ def retry_failed(
         return run(pipeline, pipeline.prepare_retry, monitor, workers=workers, steal=steal)
 
 
-def plan(settings: Settings, *, prefix: str | None = None, open_destination: OpenStore | None = None) -> PlanReport:
+def plan(
+    settings: Settings, *, prefix: str | None = None, fresh: bool = False, open_destination: OpenStore | None = None
+) -> PlanReport:
     """What a run would do and what is already done; writes nothing. Raises ConfigError as `run_pipeline` would."""
     with _no_exits():
-        return plan_report(settings, PipelineFactory.create(settings, _open(settings, prefix, open_destination)))
+        pipeline = PipelineFactory.create(settings, _open(settings, prefix, open_destination))
+        return plan_report(settings, pipeline, anew=fresh)
 
 
 def run_id(destination: str, settings: Settings | None = None) -> str:

@@ -267,6 +267,8 @@ def test_fresh_does_not_delete_unasked(call: Call, here: Path) -> None:
     assert tree(here / "out") == before
 
     config(here, samples_per_shard=60)
+    assert call("run", "c.yaml", "--fresh", "--dry-run").returncode == 0
+    assert tree(here / "out") == before
     assert call("run", "c.yaml", "--fresh", "--yes").returncode == 0
     assert len(list((here / "out").glob("*.tar"))) == 2
 

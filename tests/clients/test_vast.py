@@ -182,7 +182,7 @@ def test_calls_of_a_kind_keep_their_distance(server: Server) -> None:
 
 def test_a_nobody_behind_the_address_is_no_unclear_rental() -> None:
     with pytest.raises(Busy):
-        VastClient("key", "http://127.0.0.1:9", pace_s={}).rent(1, REQUEST)
+        VastClient("key", "http://127.0.0.1:9", pace_s={}, retry=Retry(tries=2, first_s=0.01)).rent(1, REQUEST)
 
 
 def test_an_offer_without_a_price_is_left_out_and_the_others_are_found(server: Server) -> None:

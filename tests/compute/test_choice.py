@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from support.rented import an_offer as offer
 
-from data_bridge.compute.choice import Need, allowed_hours, filters, ranked
+from data_bridge.compute.choice import DEARER, Need, allowed_hours, filters, ranked
 from data_bridge.config import VastSearch, VastSettings
 from data_bridge.model.rental import Offer
 
@@ -66,8 +66,14 @@ def test_the_machine_has_to_be_gone_before_the_money_is() -> None:
     (only,) = ranked([offer(1)], VastSettings(budget_usd=10), NEED, left_usd=10)
 
     assert allowed_hours(only, VastSettings(), None) == 24
-    assert allowed_hours(only, VastSettings(), 10) == pytest.approx((10 - only.traffic) / only.usd_hour)
+    assert allowed_hours(only, VastSettings(), 10) == pytest.approx((10 - only.traffic) / (only.usd_hour * DEARER))
     assert allowed_hours(only, VastSettings(max_hours=3), 10) == 3
+
+
+def test_a_machine_that_costs_nothing_by_the_hour_may_be_had_for_all_of_max_hours() -> None:
+    (free,) = ranked([offer(1, base_usd_hour=0.0, storage_usd_gb_month=0.0)], VastSettings(), NEED, left_usd=10)
+
+    assert allowed_hours(free, VastSettings(), 10) == 24
 
 
 def test_the_search_asks_for_what_the_settings_say() -> None:

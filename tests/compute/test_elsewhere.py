@@ -33,6 +33,7 @@ from data_bridge.storage import open_store
 pytestmark = [pytest.mark.skipif(bool(why_not()), reason=why_not() or "never"), pytest.mark.timeout(400)]
 STOPS = (230, 490, 750)
 PER_SHARD = 40
+LITTLE = Need(1e6, 1e6, 50)
 CALLS = f"""
 import time
 from pathlib import Path
@@ -69,7 +70,7 @@ class Setting:
         path.write_text(yaml.safe_dump(self.raw))
         return path
 
-    def remotely(self, step: Callable[[str], None]) -> Remote:
+    def remotely(self, step: Callable[[str], None], need: Need = LITTLE) -> Remote:
         path = self.config("there")
         mirror = mirror_of(f"s3://{self.bucket}/there", path)
 
@@ -84,7 +85,7 @@ class Setting:
 
         runner = VastRemoteRunner(
             quick_client(self.world.account_key, self.server.url), self.rentals, load_settings(path), path,
-            Need(1e6, 1e6, 50), tell=self.told.append, log=log, hear=hear, patience=QUICK, step=step,
+            need, tell=self.told.append, log=log, hear=hear, patience=QUICK, step=step,
         )  # fmt: skip
         return runner.run()
 
@@ -163,7 +164,7 @@ class Meanwhile:
             raise self.failed[0]
 
 
-@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.long), 3])
 def test_a_run_that_is_taken_away_in_the_middle_ends_elsewhere_and_tells_what_was_done_again(
     setting: Setting, times: int
 ) -> None:
@@ -187,6 +188,26 @@ def test_a_run_that_is_taken_away_in_the_middle_ends_elsewhere_and_tells_what_wa
     assert world.living == []
     assert ended.repeated_shards == times
     assert 0 < ended.repeated_samples <= times * PER_SHARD
+
+
+def test_a_machine_whose_link_is_not_what_was_offered_is_replaced_early_in_the_run(setting: Setting) -> None:
+    world = setting.world
+    boast = offer(inet_down=1e6, inet_up=1e6)
+    honest = [offer(inet_down=150.0, inet_up=150.0) for _ in range(2)]
+    world.offers[:] = [boast, *honest]
+
+    # nothing is let through on the first: its run would wait for ever
+    meanwhile = Meanwhile(lambda: None, lambda: setting.let_through(*STOPS))
+    ended = setting.remotely(meanwhile, Need(4e11, 4e11, 50))
+    meanwhile.over()
+
+    assert (ended.exit_code, ended.machines) == (0, 2), (setting.told, setting.log.decode())
+    assert [i.offer["id"] for i in world.instances.values()] == [boast["id"], honest[0]["id"]]
+    assert [line for line in setting.told if "1000000 and 1000000 were offered" in line]
+    assert world.living == []
+    assert setting.tree("there") == setting.here()
+    store = open_store(f"s3://{setting.bucket}/there", load_settings(setting.config("there")))
+    assert not [item.key for item in store.list() if "bench-" in item.key]
 
 
 def test_a_run_elsewhere_is_told_what_to_do_and_looked_at_as_one_that_works_here(setting: Setting) -> None:

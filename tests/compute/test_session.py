@@ -17,7 +17,7 @@ from fake_vast.server import Server, serving
 from fake_vast.world import World
 from support.rented import QUICK, quick_client
 
-from data_bridge.compute.choice import Candidate, Need, ranked
+from data_bridge.compute.choice import DEARER, Candidate, Need, ranked
 from data_bridge.compute.following import Following, TimeOver
 from data_bridge.compute.reaping import held
 from data_bridge.compute.rentals import Rentals
@@ -223,6 +223,19 @@ def test_a_machine_that_costs_more_than_was_offered_is_given_back(server: Server
         raise AssertionError("it was taken")
 
     assert server.world.living == []
+
+
+def test_a_machine_that_is_a_little_dearer_is_taken_and_its_own_price_is_what_counts(
+    server: Server, session: VastSession
+) -> None:
+    server.world.knobs.dearer = 1.03
+    asked = cheapest(server).usd_hour
+
+    with session.machine(cheapest(server), order()):
+        pass
+
+    assert session.rental is not None
+    assert asked * 1.02 < session.rental.usd_hour <= asked * DEARER
 
 
 def test_a_rental_that_was_refused_for_being_too_early_is_tried_again(server: Server, session: VastSession) -> None:

@@ -93,9 +93,10 @@ def test_it_destroys_at_the_deadline_with_whatever_the_image_has(server: Server,
 
     rent(server, machine, told(server, deadline=time.time() + 3))
 
-    assert soon(lambda: not server.world.living)
+    assert soon(lambda: bool(server.world.calls("destroy", "instance")))  # noted once it is done
     (own,) = server.world.calls("destroy", "instance")
     assert own.status == 200
+    assert server.world.living == []
     asked = [call.who for call in server.world.journal if call.method == "GET"]
     assert set(asked) == {"nobody"}, "the key was sent before it had to be"
 

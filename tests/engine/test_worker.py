@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 from support.engine_works import Shards
 
 from data_bridge.engine.orders import Standing
@@ -63,7 +64,10 @@ def test_a_killed_worker_is_gone_when_kill_returns(tmp_path: Path) -> None:
     worker.bury()
 
 
-def test_a_worker_that_takes_no_orders_holds_up_nobody_for_long(tmp_path: Path) -> None:
+def test_a_worker_that_takes_no_orders_holds_up_nobody_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_bridge.engine.worker.TAKEN_S", 1.0)
     worker = Worker(0, pickled(Shards(tmp_path)))
     (child,) = multiprocessing.active_children()
     assert child.pid is not None

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -172,7 +173,11 @@ class Container:
                 self._process.kill()
                 self._process.wait()
             self._process = None
-        shutil.rmtree(self.place, ignore_errors=True)
+        for _ in range(100):  # what was killed may write for a moment yet
+            shutil.rmtree(self.place, ignore_errors=True)
+            if not self.place.exists():
+                break
+            threading.Event().wait(0.05)
 
 
 def _tree(pid: int) -> list[int]:

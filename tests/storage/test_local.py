@@ -214,3 +214,11 @@ def test_a_put_killed_at_any_step_leaves_the_object_whole_or_absent(
     assert deaths >= 8
     assert outcomes == sorted(outcomes)
     assert set(outcomes) == {False, True}
+
+
+def test_a_probe_takes_no_folder_away_that_another_run_may_be_writing_to(tmp_path: Path) -> None:
+    (tmp_path / "_bridge" / "probe").mkdir(parents=True)
+
+    LocalStore(tmp_path).probe("_bridge/probe")
+
+    assert [path.name for path in tmp_path.rglob("*")] == ["_bridge", "probe"]

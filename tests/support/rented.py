@@ -61,7 +61,9 @@ class Ready(Container):
         }
         cached = _uv_cache()
         lent = [cached] if cached.is_relative_to("/root") else []
-        super().__init__({**passed, "UV_CACHE_DIR": str(cached), "AWS_CA_BUNDLE": str(authority().ca_file)}, lent=lent)
+        # a bind mount knows no hard links to others: half a gigabyte would be copied
+        here = {"UV_CACHE_DIR": str(cached), "UV_LINK_MODE": "symlink", "AWS_CA_BUNDLE": str(authority().ca_file)}
+        super().__init__({**passed, **here}, lent=lent)
         tools = self.root / ".local" / "bin"
         tools.mkdir(parents=True)
         shutil.copy(_uv(), tools / "uv")

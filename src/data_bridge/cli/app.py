@@ -158,7 +158,7 @@ def run(
         runner = partial(renting.run, settings, path or config or Path(), prefix, given, fresh=fresh)
         raise typer.Exit(runner(machines=machines, yes=yes, dry_run=dry_run, as_json=as_json))
     if dry_run:
-        report = api.plan(settings, prefix=prefix)
+        report = api.plan(settings, prefix=prefix, fresh=fresh)
         say(words.as_json(report) if as_json else words.plan(report))
         return
     if fresh and not yes and part is None:

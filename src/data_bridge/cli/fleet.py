@@ -41,7 +41,7 @@ def run(
     as_json: bool,
 ) -> int:
     """The whole of it; returns the exit code."""
-    if report.partitions_done == report.partitions and not fresh:
+    if report.partitions_done == report.partitions:
         from data_bridge import api
 
         say(words.result(api.finalize(settings, prefix=prefix), ""))

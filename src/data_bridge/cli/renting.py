@@ -65,11 +65,11 @@ def run(
     from data_bridge import api
     from data_bridge.cli import fleet
 
-    report = api.plan(settings, prefix=prefix)
+    report = api.plan(settings, prefix=prefix, fresh=fresh)
     if dry_run:
         show(settings, report, config, prefix, machines=machines)
         return 0
-    if report.complete and not fresh:
+    if report.complete:
         say(words.plan(report))
         return 0
     if (many := fleet.wanted(machines, report)) > 1:

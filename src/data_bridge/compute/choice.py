@@ -9,6 +9,8 @@ from data_bridge.model.rental import Offer
 
 SETUP_H = 0.1
 """Until it boots and everything is installed."""
+DEARER = 1.05
+"""Times the price that was offered a machine may cost: rounding, and no more."""
 CORE_BYTES_S = 60e6
 """Packed by one core; `data-bridge bench` measures it."""
 
@@ -104,7 +106,9 @@ def _allowed(candidate: Candidate, vast: VastSettings, left_usd: float | None) -
 
 
 def allowed_hours(candidate: Candidate, vast: VastSettings, left_usd: float | None) -> float:
-    """After how many hours the machine has to be gone: `max_hours`, or when the money for its hours is used up."""
-    if left_usd is None:
+    """After how many hours the machine has to be gone: `max_hours`, or when the money for its hours is used up, were it
+    as dear as it may be."""
+    dearest = candidate.usd_hour * DEARER
+    if left_usd is None or not dearest:
         return vast.max_hours
-    return min(vast.max_hours, max(0.0, left_usd - candidate.traffic) / candidate.usd_hour)
+    return min(vast.max_hours, max(0.0, left_usd - candidate.traffic) / dearest)

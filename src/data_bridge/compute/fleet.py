@@ -187,7 +187,7 @@ class VastFleet:
         """Rent for every slice that is not done, run, give all back, publish. Raises KeyboardInterrupt when it was stopped,
         FatalError, also of a dataset that is whole, when a machine could not be proved gone, else the error of the first slice
         that was not finished."""
-        with heard():
+        with heard(), self._runners[0].exclusive():
             account = self._runners[0].prepare()
             self._refuse_single_writer()
             recorded = sum(s.partitions for s in self._there() or ())

@@ -1,11 +1,16 @@
 """The local ledger of rentals: a file for each, written before the call that costs money."""
 
+import fcntl
+import hashlib
+import os
 import secrets
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
-from data_bridge.errors import FatalError
+from data_bridge.errors import BusyError, FatalError
 from data_bridge.model.rental import Rental
 from data_bridge.utils.files import replacing
 
@@ -46,6 +51,23 @@ class Rentals:
                     f"{path}: not a rental: {error}", hint="look at it; it may stand for a machine"
                 ) from error
         return sorted(found, key=lambda r: r.created)
+
+    @contextmanager
+    def exclusive(self, destination: str) -> Generator[None]:
+        """Only one command of this computer rents for a destination at a time. Raises BusyError while another does."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        name = hashlib.sha256(destination.encode()).hexdigest()[:16]
+        handle = os.open(self._folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BusyError(
+                    f"another command rents for {destination} now", hint="let it end, or stop it with Ctrl-C"
+                ) from error
+            yield
+        finally:
+            os.close(handle)
 
     def open(self, api_url: str, account: int) -> list[Rental]:
         """Those of an account that may still cost money."""

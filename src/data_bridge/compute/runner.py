@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -146,9 +146,13 @@ class VastRemoteRunner:
 
     def run(self, chosen: Candidate | None = None) -> Remote:
         """Rent, run, give back; with `chosen` tried first. Raises KeyboardInterrupt when it was stopped, BusyError while a
-        machine of an earlier command works on the same destination."""
-        with heard():
+        machine of an earlier command works on the same destination, or another command rents for it."""
+        with heard(), self.exclusive():
             return self.attempt(self.prepare(), chosen)
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """No other command of this computer rents for the destination meanwhile. Raises BusyError."""
+        return self._rentals.exclusive(self.destination)
 
     def prepare(self) -> int:
         """See to what there is of earlier commands; the number of the account. Raises as `run` does."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from data_bridge.clients.vast import RentalUnclear, VastClient
 from data_bridge.compute import watchdog
-from data_bridge.compute.choice import Candidate
+from data_bridge.compute.choice import DEARER, Candidate
 from data_bridge.compute.rentals import Rentals, new_label
 from data_bridge.compute.settling import Patience, settle
 from data_bridge.compute.signals import unheard
@@ -23,8 +23,6 @@ _NEVER = ("error response from daemon", "failed to pull image", "no space left o
           "unauthorized", "pull rate limit", "pull access denied", "unexpected eof", "oci runtime")  # fmt: skip
 _OVER = ("exited", "stopped", "frozen")
 AWAY = ("offline", "unknown")
-DEARER = 1.05
-"""Times the price that was offered: rounding, and no more."""
 
 
 class BadMachine(BridgeError):
@@ -75,6 +73,7 @@ class VastSession:
         self._reach = reach
         self._step = step
         self.wait = wait or threading.Event().wait
+        self._most_usd_hour = float("inf")
 
     @contextmanager
     def machine(self, chosen: Candidate, order: Order) -> Generator[Link]:
@@ -109,6 +108,7 @@ class VastSession:
         label, now, pace = new_label(order.name), time.time(), self.patience
         _, login = make_key(self._rentals.place(label))
         deadline = now + order.hours * 3600
+        self._most_usd_hour = chosen.usd_hour * DEARER
         self._step("intending")
         self.rental = self._rentals.put(
             Rental(
@@ -241,9 +241,11 @@ class VastSession:
         why = fate(found)
         if why or found is None:
             raise BadMachine(f"machine {self.id} {why}")
-        asked = self._known.usd_hour
-        if found.usd_hour > asked * DEARER:
-            raise BadMachine(f"machine {self.id} costs ${found.usd_hour:.3f}/h, not ${asked:.3f}/h as it was offered")
+        known = self._known.usd_hour
+        if found.usd_hour > self._most_usd_hour:
+            raise BadMachine(f"machine {self.id} costs ${found.usd_hour:.3f}/h, not ${known:.3f}/h as it was offered")
+        if found.usd_hour > known:  # what is paid is what counts
+            self._note(usd_hour=found.usd_hour)
         return found
 
     @property

@@ -35,12 +35,14 @@ class Prepared:
         assert self._plan is not None, "prepare() comes first"
         return self._plan
 
-    def preview(self) -> tuple[Plan, bool]:
-        """The plan as it would be, and whether it already stands at the destination; writes nothing."""
-        identity = self._identity()
+    def preview(self, *, anew: bool = False) -> tuple[Plan, bool]:
+        """The plan as it would be, and whether it already stands at the destination; writes nothing. With `anew`, as if
+        nothing stood there."""
+        identity = None if anew else self._identity()
         recorded = planning.read_plan(self.store, identity.run) if identity else None
         if identity is None or recorded is None:
-            self._refuse_foreign(identity)
+            if not anew:
+                self._refuse_foreign(identity)
             first, self.sample_bytes = planning.first_generation(self.settings, self.stream)
             return Plan(run=identity.run if identity else "", generations=(first,)), False
         planning.check_unchanged(self.settings, recorded, mended=partial(self._owes_an_end, recorded))

@@ -53,7 +53,8 @@ class LocalStore:
         return self._links
 
     def probe(self, scratch: str) -> None:
-        key = f"{scratch.rstrip('/')}/probe-{secrets.token_hex(8)}"
+        # in no folder of its own: that could only be removed while another run makes its file there
+        key = f"{scratch.rstrip('/')}-{secrets.token_hex(8)}"
         try:
             self.put_if_absent(key, b"first")
             found = self.get(key) == b"first" and [item.key for item in self.list(key)] == [key]
@@ -62,8 +63,6 @@ class LocalStore:
             self.delete(key)
         except StoreError as error:
             raise ConfigError(f"cannot use {self._root}: {error.message}", hint=error.hint) from error
-        with suppress(OSError):
-            self._path(key).parent.rmdir()
 
     def put_file(self, key: str, path: Path, *, sha256: str) -> None:
         target = self._path(key)
