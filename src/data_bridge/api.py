@@ -147,7 +147,8 @@ def retry_failed(
 def plan(
     settings: Settings, *, prefix: str | None = None, fresh: bool = False, open_destination: OpenStore | None = None
 ) -> PlanReport:
-    """What a run would do and what is already done; writes nothing. Raises ConfigError as `run_pipeline` would."""
+    """What a run would do and what is already done, with `fresh` as if nothing stood at the destination; writes nothing.
+    Raises ConfigError as `run_pipeline` would."""
     with _no_exits():
         pipeline = PipelineFactory.create(settings, _open(settings, prefix, open_destination))
         return plan_report(settings, pipeline, anew=fresh)

@@ -58,6 +58,15 @@ def test_a_run_that_would_cost_more_than_is_left_is_not_begun() -> None:
     assert ids(offer(1), left_usd=6.0) == [1]
 
 
+def test_a_run_that_would_be_cut_off_on_a_machine_as_dear_as_it_may_be_is_not_begun() -> None:
+    (only,) = ranked([offer(1)], VastSettings(), NEED, left_usd=None)
+    dearest = only.hours * only.usd_hour * DEARER + only.traffic
+
+    assert only.total < dearest - 0.01
+    assert ids(offer(1), left_usd=dearest - 0.01) == []
+    assert ids(offer(1), left_usd=dearest + 0.01) == [1]
+
+
 def test_a_machine_that_failed_is_not_taken_again() -> None:
     assert ids(offer(1), offer(2), without=(101,)) == [2]
 
@@ -74,6 +83,7 @@ def test_a_machine_that_costs_nothing_by_the_hour_may_be_had_for_all_of_max_hour
     (free,) = ranked([offer(1, base_usd_hour=0.0, storage_usd_gb_month=0.0)], VastSettings(), NEED, left_usd=10)
 
     assert allowed_hours(free, VastSettings(), 10) == 24
+    assert allowed_hours(free, VastSettings(), free.traffic / 2) == 0
 
 
 def test_the_search_asks_for_what_the_settings_say() -> None:

@@ -27,7 +27,7 @@ from data_bridge.compute.fleet import Row, VastFleet
 from data_bridge.compute.rentals import Rentals
 from data_bridge.compute.runner import Remote
 from data_bridge.config import Settings, load_settings
-from data_bridge.errors import ConfigError, RetryableError
+from data_bridge.errors import BusyError, ConfigError, RetryableError
 from data_bridge.storage import open_store
 
 pytestmark = [pytest.mark.skipif(bool(why_not()), reason=why_not() or "never"), pytest.mark.timeout(400)]
@@ -185,6 +185,7 @@ def test_stopped_all_machines_are_destroyed_or_all_left_to_themselves(setting: S
 
 def test_the_budget_is_that_of_all_machines_together(setting: Setting) -> None:
     setting.raw["vast"]["budget_usd"] = 1.0
+    setting.server.world.knobs.dearer = 1.04
     fleet = setting.fleet("there", 4)
     one = setting.fleet("there", 1)
 
@@ -199,6 +200,15 @@ def test_the_budget_is_that_of_all_machines_together(setting: Setting) -> None:
     assert len(most) == 2
     assert sum(most) <= 1.0 + 1e-6
     assert min(most) > 0.4
+
+
+def test_a_second_command_for_the_same_destination_rents_nothing(setting: Setting) -> None:
+    fleet = setting.fleet("there", 2)
+
+    with setting.rentals.exclusive(fleet.destination), pytest.raises(BusyError, match="another command"):
+        fleet.run(fleet.candidates())
+
+    assert setting.server.world.instances == {}
 
 
 def test_more_machines_than_offers_are_refused_before_anything_is_rented(setting: Setting) -> None:

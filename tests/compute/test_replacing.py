@@ -146,7 +146,7 @@ def test_fresh_deletes_once_and_not_again_on_the_next_machine(setting: Setting) 
     machines = Machines(first)
     ended = setting.runner(machines, fresh=True).run()
 
-    assert before == [[]]
+    assert before == [["_bridge/dataset.json"]]
     assert (ended.complete, ended.machines) == (True, 1)
     assert "--fresh" not in "".join(machines.starts)
 

@@ -223,6 +223,20 @@ def test_a_machine_that_costs_more_than_was_offered_is_given_back(server: Server
         raise AssertionError("it was taken")
 
     assert server.world.living == []
+    assert session.rental is not None
+    assert session.rental.usd_hour > 1.2 * cheapest(server).usd_hour, "what it cost is what is to be paid"
+
+
+def test_a_machine_that_costs_more_than_may_be_paid_is_given_back_however_little_more(
+    server: Server, session: VastSession
+) -> None:
+    server.world.knobs.dearer = 1.03
+    most = replace(order(), max_usd_hour=cheapest(server).usd_hour)
+
+    with pytest.raises(BadMachine, match="as it was offered"), session.machine(cheapest(server), most):
+        raise AssertionError("it was taken")
+
+    assert server.world.living == []
 
 
 def test_a_machine_that_is_a_little_dearer_is_taken_and_its_own_price_is_what_counts(

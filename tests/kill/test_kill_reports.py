@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 from support.corpus import write_jsonl
-from support.kill import ShootingDestination, ShootingStore, Shot, points, run_in_child, tree
+from support.kill import ShootingDestination, ShootingStore, Shot, run_in_child, tree
 
 from data_bridge import api
 from data_bridge.config import Settings, stages_folder
@@ -72,7 +72,7 @@ def test_every_commit_point_survives_a_kill(tmp_path: Path, when: Literal["befor
     settings = settings_for(tmp_path, "one writer")
     expected, mutations = undisturbed(tmp_path, settings)
 
-    for number in points(mutations, when):
+    for number in range(mutations):
         root = tmp_path / str(number)
         shot = Shot(number, when, str(tmp_path / f"fuse-{number}"))
         assert run_in_child(settings, ShootingDestination(str(root), shot), workers=0) == SIGKILLED

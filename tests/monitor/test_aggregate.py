@@ -16,7 +16,7 @@ from data_bridge.events import (
     SlotLost,
 )
 from data_bridge.model.metrics import Count, Gauge, Load, MetricRecord, QueueUse, Statistics
-from data_bridge.monitor.aggregate import Aggregate
+from data_bridge.monitor.aggregate import MOST_WAITING, Aggregate
 from data_bridge.monitor.series import CATALOGUE, PREFIX, families
 from data_bridge.monitor.snapshot import RUN, SlotView, Snapshot
 
@@ -112,6 +112,35 @@ def test_a_slot_that_stands_still_is_named_with_the_full_queue_and_what_it_did_l
     clock.now_s += 1
     aggregate.roll()
     assert aggregate.snapshot().slots == (SlotView(2, 15, 5.0, ""),)
+
+
+def test_a_queue_that_was_full_and_is_free_again_is_not_what_a_slot_stands_still_for() -> None:
+    full, free = QueueUse("uploads", 1, 0, 0, 3, 3.0, 3, 1, 3), QueueUse("uploads", 1, 1, 0, 0, 0.5, 1, 2, 3)
+    aggregate, _ = after(PartitionClaimed(2, 0), flushed(2, "upload", full), flushed(2, "upload", free))
+
+    assert aggregate.snapshot().slots == (SlotView(2, 0, 0.0, "", still_s=1.0),)
+
+
+def test_what_a_lost_slot_told_is_not_told_of_the_next_one() -> None:
+    aggregate, _ = after(
+        PartitionClaimed(2, 0),
+        flushed(2, "tidy", Load(busy_s=0.4), Gauge("held", 9, 10)),
+        SlotLost(0, 2, "died"),
+        PartitionClaimed(2, 0),
+    )
+
+    assert aggregate.snapshot().slots == (SlotView(2, 0, 0.0, "", still_s=1.0),)
+    assert [m for r in aggregate.snapshot().total for m in r.metrics if isinstance(m, Gauge)] == []
+    assert sum(m.busy_s for r in aggregate.snapshot().total for m in r.metrics if isinstance(m, Load)) == 0.4
+
+
+def test_what_nobody_asks_for_does_not_pile_up_and_is_not_lost() -> None:
+    aggregate, _ = after(
+        PartitionClaimed(0, 0), *[flushed(0, "tidy", Count("rows_in", 1), Load(busy_s=1.0))] * (MOST_WAITING + 7)
+    )
+
+    assert aggregate.snapshot().amount("tidy", "rows_in") == MOST_WAITING + 7
+    assert aggregate.snapshot().slots[0].busiest == "tidy"
 
 
 @pytest.mark.parametrize("end", [PartitionDone(2, 9, 0), PartitionFailed(2, "broken"), SlotLost(0, 2, "died")])

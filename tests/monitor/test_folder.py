@@ -4,7 +4,12 @@ import json
 import os
 import stat
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_bridge.config import redacted
 from data_bridge.events import Notice, SamplesPacked, ShardCommitted
 from data_bridge.model.metrics import Count, MetricRecord
 from data_bridge.monitor.folder import EVENTS, METRICS, MOST_RUNS, STALE_S, STATUS, RunFolder, Tail, is_running, latest
@@ -80,6 +85,26 @@ def test_no_text_is_written_that_was_not_redacted(tmp_path: Path) -> None:
     everything = " ".join(path.read_text() for path in tmp_path.iterdir())
     assert everything.count("***") == 2
     assert "quote" not in everything
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.text(st.sampled_from('ab"\\\n:/@?=& é,{}[]'), max_size=12), max_size=4),
+    st.sampled_from(["a", "ab", 'a"', '","', "é", "b\\", "s3://a:b@b"]),
+)
+def test_what_is_written_is_what_is_left_of_each_text_by_itself(texts: list[str], secret: str) -> None:
+    def redact(text: str) -> str:
+        return redacted(text, [secret])
+
+    words = [*texts, "s3://user:word@host/b", f"https://h/x?sig={secret}&b=1"]
+    with TemporaryDirectory() as place:
+        folder = RunFolder(Path(place), redact)
+        for word in words:
+            folder.event(Notice(word))
+        folder.event(Notice("plain"))
+        folder.write(NOW)
+
+        assert [line["message"] for line in lines(Path(place) / EVENTS)] == [*map(redact, words), redact("plain")]
 
 
 def test_files_that_grow_are_bounded(tmp_path: Path) -> None:

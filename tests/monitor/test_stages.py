@@ -47,7 +47,7 @@ def slot(rows: list[tuple[int, float]], scores: list[float]) -> tuple[MetricReco
     """What a slot says in which packets of so many rows took so many seconds."""
     metrics = SlotMetrics()
     for count, seconds in rows:
-        metrics.add_work(StageWork("clean", count, count, 0, 0, seconds, bypassed=3), "map")
+        metrics.add_work([(StageWork("clean", count, count, 0, 0, seconds, bypassed=3), "map")])
     for score in scores:
         metrics.part("clean", "map").statistics("score", score)
     return metrics.flush(now=True) or ()

@@ -148,7 +148,7 @@ def test_nothing_happened_is_no_flush() -> None:
 def test_the_work_of_a_stage_is_its_rows_and_its_seconds() -> None:
     metrics = SlotMetrics()
     for _ in range(2):
-        metrics.add_work(StageWork("tidy", 10, 7, 1, 2, 0.25), "map")
+        metrics.add_work([(StageWork("tidy", 10, 7, 1, 2, 0.25), "map")])
     rows: dict[int, int] = {}
     spread.add(rows, 0.025, 20)
 
@@ -171,7 +171,7 @@ def test_what_a_stage_counts_of_its_own_stands_beside_what_is_counted_for_it() -
     metrics = SlotMetrics()
     for number in (1, 2):
         own = (Count("pages", number), Gauge("window_current", 10 * number), Count("rows_in", 100))
-        metrics.add_work(StageWork("tidy", 1, 1, 0, 0, 0.5, own), "map")
+        metrics.add_work([(StageWork("tidy", 1, 1, 0, 0, 0.5, own), "map")])
 
     records = metrics.flush(now=True)
 

@@ -45,11 +45,6 @@ class Shot:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def points(mutations: int, when: Literal["before", "after"]) -> range:
-    """Where to die: after every mutation, and before every fourth, where the store is as it was after the last one."""
-    return range(0, mutations, 4 if when == "before" else 1)
-
-
 class ShootingStore:
     """Passes everything on to a real store; counts mutations and dies when told."""
 

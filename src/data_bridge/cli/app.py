@@ -148,7 +148,7 @@ def run(
     from data_bridge import api
 
     settings = settings_of(path, config, limit, allow_empty=allow_empty)
-    refuse_together(part, machines, use_vast=use_vast, detach=detach)
+    refuse_together(part, machines, use_vast=use_vast, detach=detach, fresh=fresh)
     if use_vast:
         from data_bridge.cli import renting
 

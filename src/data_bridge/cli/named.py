@@ -67,8 +67,14 @@ def elsewhere_of(  # type: ignore[no-untyped-def]
     return far.found(run, lambda: str(destination_of(run, config, prefix, limit)[0]), part, only=only)
 
 
-def refuse_together(part: str | None, machines: int | None, *, use_vast: bool, detach: bool = False) -> None:
+def refuse_together(
+    part: str | None, machines: int | None, *, use_vast: bool, detach: bool = False, fresh: bool = False
+) -> None:
     """Raise ConfigError for options that do not go together."""
+    if part is not None:
+        from data_bridge.pipelines.slices import refuse_fresh
+
+        refuse_fresh(fresh=fresh)
     if use_vast and detach:
         raise ConfigError(
             "--detach is for runs on this machine: who rents one stays to give it back",

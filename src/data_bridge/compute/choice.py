@@ -95,8 +95,7 @@ def _allowed(candidate: Candidate, vast: VastSettings, left_usd: float | None) -
     ]
     return (
         candidate.usd_hour <= vast.max_price_usd_hour
-        and candidate.hours <= vast.max_hours
-        and (left_usd is None or candidate.total <= left_usd)
+        and candidate.hours <= allowed_hours(candidate, vast, left_usd)
         and offer.disk_gb >= vast.storage_gb
         and offer.duration_s >= vast.max_hours * 3600
         and all(have >= wanted for have, wanted in least if wanted is not None)
@@ -108,7 +107,9 @@ def _allowed(candidate: Candidate, vast: VastSettings, left_usd: float | None) -
 def allowed_hours(candidate: Candidate, vast: VastSettings, left_usd: float | None) -> float:
     """After how many hours the machine has to be gone: `max_hours`, or when the money for its hours is used up, were it
     as dear as it may be."""
-    dearest = candidate.usd_hour * DEARER
-    if left_usd is None or not dearest:
+    if left_usd is None:
         return vast.max_hours
-    return min(vast.max_hours, max(0.0, left_usd - candidate.traffic) / dearest)
+    left, dearest = left_usd - candidate.traffic, candidate.usd_hour * DEARER
+    if left < 0:
+        return 0.0
+    return min(vast.max_hours, left / dearest) if dearest else vast.max_hours

@@ -184,12 +184,13 @@ class VastFleet:
         return [*chosen, *(each for each in every if each not in chosen)]
 
     def run(self, chosen: Sequence[Candidate]) -> Remote:
-        """Rent for every slice that is not done, run, give all back, publish. Raises KeyboardInterrupt when it was stopped,
+        """Rent for every slice that is not done, run, give all back, publish. Raises BusyError as `VastRemoteRunner.run` does,
+        KeyboardInterrupt when it was stopped,
         FatalError, also of a dataset that is whole, when a machine could not be proved gone, else the error of the first slice
         that was not finished."""
         with heard(), self._runners[0].exclusive():
-            account = self._runners[0].prepare()
             self._refuse_single_writer()
+            account = self._runners[0].prepare()
             recorded = sum(s.partitions for s in self._there() or ())
             # a source that grew is planned by the machines: what is recorded now is then not all
             self._outgrown = recorded if 0 < recorded < self._partitions else -1

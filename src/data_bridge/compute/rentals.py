@@ -65,6 +65,8 @@ class Rentals:
                 raise BusyError(
                     f"another command rents for {destination} now", hint="let it end, or stop it with Ctrl-C"
                 ) from error
+            except OSError:  # a home without locks: then nothing is known of other commands
+                pass
             yield
         finally:
             os.close(handle)

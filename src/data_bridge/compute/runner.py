@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from data_bridge.errors import BusyError, ConfigError, RetryableError
 from data_bridge.model.rental import Offer, Rental
 from data_bridge.model.report import SliceStatus, StatusReport
 from data_bridge.pipelines.destination import output_uri
-from data_bridge.pipelines.fresh import start_over
+from data_bridge.pipelines.fresh import begin_anew
 from data_bridge.pipelines.looking import committed, slices_at, status_report
 from data_bridge.pipelines.slices import Slice
 from data_bridge.storage import open_store
@@ -86,6 +86,7 @@ class VastRemoteRunner:
         self.destination = output_uri(settings, prefix)
         self._sources = _uris(settings)
         _refuse_local(self._sources, self.destination)
+        self.exclusive = partial(rentals.exclusive, self.destination)
         self._client, self._rentals, self._settings, self._config = client, rentals, settings, config
         self._vast = settings.vast or VastSettings()
         self._need = need
@@ -150,17 +151,14 @@ class VastRemoteRunner:
         with heard(), self.exclusive():
             return self.attempt(self.prepare(), chosen)
 
-    def exclusive(self) -> AbstractContextManager[None]:
-        """No other command of this computer rents for the destination meanwhile. Raises BusyError."""
-        return self._rentals.exclusive(self.destination)
-
     def prepare(self) -> int:
-        """See to what there is of earlier commands; the number of the account. Raises as `run` does."""
+        """See to what there is of earlier commands; the number of the account. Raises BusyError while a machine of one works,
+        ConfigError without keys."""
         account = self._client.account()
         self.keys()
         self._settle_earlier()
         if self._fresh:
-            start_over(open_store(self.destination, self._settings), steal="--steal" in self._arguments)
+            begin_anew(open_store(self.destination, self._settings), steal="--steal" in self._arguments)
         return account
 
     def attempt(self, account: int, chosen: Candidate | None) -> Remote:
@@ -238,6 +236,7 @@ class VastRemoteRunner:
             config=str(self._config.absolute()),
             destination=self.destination,
             bid=vast.bid_usd_hour,
+            max_usd_hour=vast.max_price_usd_hour,
             slice=self.slice,
         )
         with session.machine(chosen, order) as link:

@@ -23,6 +23,8 @@ _NEVER = ("error response from daemon", "failed to pull image", "no space left o
           "unauthorized", "pull rate limit", "pull access denied", "unexpected eof", "oci runtime")  # fmt: skip
 _OVER = ("exited", "stopped", "frozen")
 AWAY = ("offline", "unknown")
+ROUNDED = 0.0005
+"""Dollars an hour by which a price may be off the most that was allowed."""
 
 
 class BadMachine(BridgeError):
@@ -41,6 +43,7 @@ class Order:
     config: str
     destination: str
     bid: float | None = None
+    max_usd_hour: float = float("inf")
     slice: str = ""
     """`2/3` where it is for a part of a run."""
 
@@ -73,7 +76,7 @@ class VastSession:
         self._reach = reach
         self._step = step
         self.wait = wait or threading.Event().wait
-        self._most_usd_hour = float("inf")
+        self._offered_usd_hour = self._most_usd_hour = 0.0
 
     @contextmanager
     def machine(self, chosen: Candidate, order: Order) -> Generator[Link]:
@@ -108,7 +111,8 @@ class VastSession:
         label, now, pace = new_label(order.name), time.time(), self.patience
         _, login = make_key(self._rentals.place(label))
         deadline = now + order.hours * 3600
-        self._most_usd_hour = chosen.usd_hour * DEARER
+        self._offered_usd_hour = chosen.usd_hour
+        self._most_usd_hour = min(chosen.usd_hour * DEARER, max(chosen.usd_hour, order.max_usd_hour) + ROUNDED)
         self._step("intending")
         self.rental = self._rentals.put(
             Rental(
@@ -241,11 +245,11 @@ class VastSession:
         why = fate(found)
         if why or found is None:
             raise BadMachine(f"machine {self.id} {why}")
-        known = self._known.usd_hour
-        if found.usd_hour > self._most_usd_hour:
-            raise BadMachine(f"machine {self.id} costs ${found.usd_hour:.3f}/h, not ${known:.3f}/h as it was offered")
-        if found.usd_hour > known:  # what is paid is what counts
+        if found.usd_hour > self._known.usd_hour:  # what is paid is what counts
             self._note(usd_hour=found.usd_hour)
+        if found.usd_hour > self._most_usd_hour:
+            offered = f"${self._offered_usd_hour:.3f}/h as it was offered"
+            raise BadMachine(f"machine {self.id} costs ${found.usd_hour:.3f}/h, not {offered}")
         return found
 
     @property

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from data_bridge.events import (
@@ -29,6 +29,8 @@ COUNTED = (
     "workers_lost",
 )
 """Of the whole run; they begin with 0, so that whoever looks at rates sees the first one."""
+MOST_WAITING = 5_000
+"""Records that wait to be added up."""
 
 
 class _Slot:
@@ -37,13 +39,15 @@ class _Slot:
     def __init__(self, samples: int) -> None:
         self.samples = samples
         self.packed = 0
-        self.records: tuple[MetricRecord, ...] = ()
+        self.records: list[MetricRecord] = []
         self.levels: dict[tuple[str, str], MetricRecord] = {}
         self.queues: dict[str, QueueUse] = {}
         self.rate, self.busiest, self.still_s = 0.0, "", 0.0
 
     def flushed(self, records: tuple[MetricRecord, ...]) -> None:
-        self.records = merged([*self.records, *records], over_time=True)
+        self.records += records
+        if len(self.records) > MOST_WAITING:  # nobody has ended a window for long
+            self.records = list(merged(self.records, over_time=True))
         for record in records:
             self.queues |= {f"{record.stage}.{m.name}": m for m in record.metrics if isinstance(m, QueueUse)}
             levels = tuple(m for m in record.metrics if isinstance(m, Gauge))
@@ -63,7 +67,7 @@ class _Slot:
         # what kept it busy when it stopped is what it hangs at
         self.busiest = busiest(self.records) or (self.busiest if not self.packed else "")
         self.still_s = 0.0 if self.packed else self.still_s + window_s
-        self.packed, self.records = 0, ()
+        self.packed, self.records = 0, []
 
 
 class Aggregate:
@@ -76,6 +80,8 @@ class Aggregate:
         self._started = self._window_from = clock()
         self._window: dict[tuple[str, str], MetricRecord] = {}
         self._total: dict[tuple[str, str], MetricRecord] = {}
+        # adding up many flushes at a time, when somebody asks, costs less than each when it comes
+        self._waiting: list[MetricRecord] = []
         self._counts, self._window_counts = dict.fromkeys(COUNTED, 0), dict.fromkeys(COUNTED, 0)
         self._last: tuple[MetricRecord, ...] = ()
         self._last_s = 0.0
@@ -99,7 +105,9 @@ class Aggregate:
                 case PartitionClaimed(partition=partition, index=index):
                     self._slots[partition] = _Slot(index)
                 case Flushed(partition=partition, records=records):
-                    self._add(records)
+                    self._waiting += records
+                    if len(self._waiting) > MOST_WAITING:
+                        self._add_up()
                     if slot := self._slots.get(partition):
                         slot.flushed(records)
                 case ShardCommitted():
@@ -128,6 +136,7 @@ class Aggregate:
     def roll(self) -> None:
         """End the window: from now on it is the last one, and another begins."""
         with self._lock:
+            self._add_up()
             clock = self._clock()
             self._last_s = max(clock - self._window_from, 1e-9)
             self._last = (_whole(self._window_counts), *self._window.values())
@@ -138,6 +147,7 @@ class Aggregate:
     def snapshot(self) -> Snapshot:
         """The last window that ended, and the totals up to now."""
         with self._lock:
+            self._add_up()
             planned = self._planned
             levels = merged((r for s in self._slots.values() for r in s.levels.values()), over_time=False)
             return Snapshot(
@@ -162,9 +172,10 @@ class Aggregate:
             self._counts[name] += value
             self._window_counts[name] += value
 
-    def _add(self, records: Iterable[MetricRecord]) -> None:
+    def _add_up(self) -> None:
         """Levels are kept by slot, everything else adds up."""
-        for record in records:
+        waiting, self._waiting = self._waiting, []
+        for record in merged(waiting, over_time=True):
             sums: tuple[Metric, ...] = tuple(m for m in record.metrics if not isinstance(m, Gauge))
             kept = MetricRecord(record.stage, record.stage_type, sums)
             for book in (self._window, self._total):

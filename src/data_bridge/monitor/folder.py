@@ -74,7 +74,12 @@ class RunFolder:
         partial.replace(self._folder / STATUS)
 
     def _line(self, value: Any) -> bytes:
-        return msgspec.json.encode(self._clean(msgspec.to_builtins(value))) + b"\n"
+        line = msgspec.json.encode(value)
+        text = line.decode()
+        # without an escape every text stands there as it is: mostly one look at all of them is enough
+        if "\\" in text or self._redact(text) != text:
+            line = msgspec.json.encode(self._clean(msgspec.to_builtins(value)))
+        return line + b"\n"
 
     def _clean(self, value: Any) -> Any:
         if isinstance(value, str):

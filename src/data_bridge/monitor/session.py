@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from data_bridge.clients.prometheus import Exposition, Page
 from data_bridge.config import Settings, hidden_in, redacted, run_folder
 from data_bridge.errors import BridgeError
-from data_bridge.events import Event, Notice, Observer, PartitionClaimed, RunPlanned
+from data_bridge.events import Event, Notice, Observer, PartitionClaimed, RunPlanned, SamplesPacked
 from data_bridge.monitor.aggregate import Aggregate
 from data_bridge.monitor.folder import RunFolder
 from data_bridge.monitor.series import families
@@ -86,6 +86,10 @@ class Monitor:
         self._tell()
 
     def __call__(self, event: Event, /) -> None:
+        if isinstance(event, SamplesPacked):  # most are
+            self._aggregate(event)
+            self._observer(event)
+            return
         if isinstance(event, RunPlanned):
             self._aggregate(replace(event, run=self._name(event.run)))
             self._open(event.run)

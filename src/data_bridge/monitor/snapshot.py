@@ -65,5 +65,8 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 def busiest(records: Iterable[MetricRecord]) -> str:
     """The part with the most seconds at work."""
-    at_work = {r.stage: sum(m.busy_s for m in r.metrics if isinstance(m, Load)) for r in records}
+    at_work: dict[str, float] = {}
+    for record in records:
+        busy_s = sum(m.busy_s for m in record.metrics if isinstance(m, Load))
+        at_work[record.stage] = at_work.get(record.stage, 0.0) + busy_s
     return max((s for s in at_work if at_work[s] > 0), key=at_work.__getitem__, default="")

@@ -17,7 +17,7 @@ from data_bridge.pipelines.staging import foreign
 from data_bridge.pipelines.writers import WRITERS, writer_class
 from data_bridge.storage.deleting import delete_all
 from data_bridge.utils import claims
-from data_bridge.utils.progress import Ledger, parsed
+from data_bridge.utils.progress import Ledger, dump, parsed
 
 INDEXES = ("shards.txt", "index.json")
 
@@ -31,6 +31,18 @@ def made_here(store: ObjectStore) -> list[str]:
     return [key for step in _steps(store) for key in step]
 
 
+def is_dataset(store: ObjectStore) -> bool:
+    """Whether there is a dataset of ours. Raises ConflictError where there is something else."""
+    if store.get(planning.IDENTITY_KEY) is not None:
+        return True
+    for found in foreign(store):
+        raise ConflictError(
+            f"{store.uri} holds something that data-bridge did not make (first: {found.key}); nothing was deleted",
+            hint="name another destination, or empty it yourself",
+        )
+    return False
+
+
 def _steps(store: ObjectStore) -> list[list[str]]:
     """Keys that may go in any order, step by step: manifest; indexes and shards; records, their repetitions first; the
     plan, newest first; the identity.
@@ -38,12 +50,7 @@ def _steps(store: ObjectStore) -> list[list[str]]:
     So whatever is left after a crash is a valid beginning, or refused: records without their plan would pass for those of
     another, a plan without its first generation for a whole one.
     """
-    if store.get(planning.IDENTITY_KEY) is None:
-        for found in foreign(store):
-            raise ConflictError(
-                f"{store.uri} holds something that data-bridge did not make (first: {found.key}); nothing was deleted",
-                hint="name another destination, or empty it yourself",
-            )
+    if not is_dataset(store):
         return []
     keys = [o.key for o in store.list()]
     patterns = [writer_class(name).shard_names for name in WRITERS]
@@ -76,6 +83,12 @@ def start_over(store: ObjectStore, *, steal: bool = False) -> int:
     if store.local_root is not None:
         shutil.rmtree(store.local_root / "_bridge", ignore_errors=True)
     return sum(map(len, steps))
+
+
+def begin_anew(store: ObjectStore, *, steal: bool = False) -> None:
+    """Delete the dataset, as `start_over` does, and leave a new, empty one: what else is there is then not in its way."""
+    start_over(store, steal=steal)
+    store.put_if_absent(planning.IDENTITY_KEY, dump(planning.Identity(run=claims.new_token())))
 
 
 def _refuse_live_runs(store: ObjectStore) -> None:

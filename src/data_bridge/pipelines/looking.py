@@ -10,7 +10,6 @@ from data_bridge.model.report import PlanReport, SliceStatus, StageCommitted, St
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
 from data_bridge.pipelines.base import Pipeline
-from data_bridge.pipelines.fresh import made_here
 from data_bridge.pipelines.journal import paid_for
 from data_bridge.pipelines.notes import costs_by_stage, rows_by_stage
 from data_bridge.pipelines.sinks import SinkPlan, sink_plans
@@ -24,8 +23,6 @@ LARGE_SHARD = 2_000_000_000
 
 def plan_report(settings: Settings, pipeline: Pipeline, *, anew: bool = False) -> PlanReport:
     """What a run of the pipeline would do, `anew` one that starts over; writes nothing."""
-    if anew:
-        made_here(pipeline.store)  # refuses what is not ours to delete
     plan, _ = pipeline.preview(anew=anew)
     store, options = pipeline.store, settings.pipeline
     logs = Ledger(store, plan.run).load_all(plan.partitions) if plan.run else {}

@@ -135,9 +135,8 @@ class Metering:
 
     def _add_up(self) -> None:
         """Several threads may: each thing is taken by one."""
-        for work in _taken(self._packed):
-            for one in work:
-                self._metrics.add_work(one, self._kinds.get(one.name, SOURCE))
+        kinds = self._kinds
+        self._metrics.add_work((one, kinds.get(one.name, SOURCE)) for work in _taken(self._packed) for one in work)
         if reads := list(_taken(self._reads)):
             self._source.load(sum(reads))
         for busy_s, waited_s in _taken(self._writes):

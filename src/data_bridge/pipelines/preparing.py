@@ -1,6 +1,7 @@
 """The first step of a run: its plan is fixed at the destination, or found there and compared."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import partial
 
 from data_bridge.config import Settings
@@ -10,7 +11,7 @@ from data_bridge.model.plan import Generation, Plan
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
 from data_bridge.pipelines.finalize import published
-from data_bridge.pipelines.fresh import start_over
+from data_bridge.pipelines.fresh import is_dataset, start_over
 from data_bridge.pipelines.retrying import plan_retry
 from data_bridge.pipelines.staging import PROBES, foreign
 from data_bridge.pipelines.told import owed
@@ -37,7 +38,10 @@ class Prepared:
 
     def preview(self, *, anew: bool = False) -> tuple[Plan, bool]:
         """The plan as it would be, and whether it already stands at the destination; writes nothing. With `anew`, as if
-        nothing stood there."""
+        nothing stood there. Raises ConflictError for what is not ours to go on with, or to delete."""
+        if anew:
+            with self._usable():
+                is_dataset(self.store)
         identity = None if anew else self._identity()
         recorded = planning.read_plan(self.store, identity.run) if identity else None
         if identity is None or recorded is None:
@@ -56,8 +60,14 @@ class Prepared:
         return published(self.store, plan) and any(owed(self.settings, self.store, plan))
 
     def _identity(self) -> planning.Identity | None:
-        try:
+        with self._usable():
             return planning.read_identity(self.store)
+
+    @contextmanager
+    def _usable(self) -> Generator[None]:
+        """A store that cannot be read is a mistake in the config before anything was done."""
+        try:
+            yield
         except StoreError as error:
             raise ConfigError(f"cannot use {self.store.uri}: {error.message}", hint=error.hint) from error
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -69,23 +69,31 @@ class Part:
             total[0] += busy_s
             total[1] += waiting_s
 
-    def work(self, work: Work) -> None:
-        """Add what a stage did with a batch."""
+    def work(self, works: Iterable[Work]) -> None:
+        """Add what a stage did with some batches."""
+        rows_in = rows_out = failed = dropped = bypassed = 0
+        busy_s = 0.0
         with self._lock:
-            counts = self._counts
-            counts["rows_in"] = counts.get("rows_in", 0) + work.rows_in
-            counts["rows_out"] = counts.get("rows_out", 0) + work.rows_out
-            if work.failed or work.dropped:
-                counts["failed"] = counts.get("failed", 0) + work.failed
-                counts["dropped"] = counts.get("dropped", 0) + work.dropped
-            if work.bypassed:
-                counts["bypassed"] = counts.get("bypassed", 0) + work.bypassed
-            if work.rows_in:
-                spread.add(self._row_s, work.seconds / work.rows_in, work.rows_in)
-            self._busy.setdefault("load", [0.0, 0.0])[0] += work.seconds
-            if work.metrics:
-                own = MetricRecord(self._stage, self._type, tuple(work.metrics))
-                self._own = own if self._own is None else self._own.then(own)
+            for work in works:
+                rows_in += work.rows_in
+                rows_out += work.rows_out
+                failed += work.failed
+                dropped += work.dropped
+                bypassed += work.bypassed
+                busy_s += work.seconds
+                if work.rows_in:
+                    spread.add(self._row_s, work.seconds / work.rows_in, work.rows_in)
+                if work.metrics:
+                    own = MetricRecord(self._stage, self._type, tuple(work.metrics))
+                    self._own = own if self._own is None else self._own.then(own)
+            found = {"rows_in": rows_in, "rows_out": rows_out}
+            if failed or dropped:
+                found |= {"failed": failed, "dropped": dropped}
+            if bypassed:
+                found["bypassed"] = bypassed
+            for name, value in found.items():
+                self._counts[name] = self._counts.get(name, 0) + value
+            self._busy.setdefault("load", [0.0, 0.0])[0] += busy_s
 
     @contextmanager
     def working(self, name: str = "load") -> Generator[None]:
@@ -160,9 +168,13 @@ class SlotMetrics:
                 found = self._parts.setdefault(stage, Part(stage, stage_type, threading.Lock(), self._clock))
         return found
 
-    def add_work(self, work: Work, stage_type: str) -> None:
-        """Add what a stage did with a batch."""
-        (self._parts.get(work.name) or self.part(work.name, stage_type)).work(work)
+    def add_work(self, works: Iterable[tuple[Work, str]]) -> None:
+        """Add what stages, each of some type, did with batches."""
+        found: dict[tuple[str, str], list[Work]] = {}
+        for work, stage_type in works:
+            found.setdefault((work.name, stage_type), []).append(work)
+        for (name, stage_type), each in found.items():
+            self.part(name, stage_type).work(each)
 
     @property
     def due(self) -> bool:
