@@ -142,6 +142,39 @@ def test_lines_decode_together_as_each_does_alone(objects: list[list[tuple[str, 
     ]
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.integers(0, 5), max_size=8), st.sampled_from(["\n", "\n\n", "\r\n", "\n \n"]))
+def test_lines_in_any_order_left_out_or_repeated_are_what_they_are(order: list[int], between: str) -> None:
+    rows = [{"n": n, "text": "\n" * n} for n in range(6)]
+    texts = [json.dumps(row) for row in rows]
+    starts = np.cumsum([0, *(len(text) + len(between) for text in texts[:-1])])
+    every = LineRows(between.join(texts).encode(), starts, starts + [len(text) for text in texts])
+
+    good, positions, _ = decode(LineRows(every.data, every.starts[order], every.ends[order]))
+
+    assert good == [rows[n] for n in order]
+    assert len(positions) == len(order)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.integers(0, 40),
+    st.integers(15, 24),
+    st.sampled_from(["", "-"]),
+    st.sampled_from(["", ".5", "e2", ".0000000000000000000001"]),
+    st.booleans(),
+)
+def test_integers_keep_their_digits_wherever_they_stand_among_flat_lines(
+    before: int, digits: int, sign: str, more: str, of_nines: bool
+) -> None:
+    number = sign + ("9" * digits if of_nines else "1" + "2" * (digits - 1)) + more
+    texts = ['{"x":"' + "y" * before + '"}', f'{{"n":{number},"f":0.{"3" * 22}}}', '{"z":[1,2]}']
+
+    good, _, _ = decode(lines(*texts))
+
+    assert repr(good) == repr([json.loads(text) for text in texts])
+
+
 def test_dictionaries_pass_unchanged() -> None:
     rows: list[Row] = [{"a": 1}, {"b": object}]
 

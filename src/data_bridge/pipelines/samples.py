@@ -14,7 +14,7 @@ from data_bridge.model.keys import IndexKeys
 from data_bridge.pipelines.members import Layout, split
 from data_bridge.pipelines.tarfmt import MAX_MEMBER_BYTES, NAME_BYTES, MemberColumn, column
 from data_bridge.rows.decoding import STAGE, BadRow, decode
-from data_bridge.rows.values import count_nonfinite, dump
+from data_bridge.rows.values import count_nonfinite, dump, dump_each
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,7 +62,7 @@ def _dumped(layout: Layout, rows: Sequence[Row], keys: Sequence[str]) -> Samples
     """Each row as JSON is its sample's one member; None where any row has no JSON form: the general path says why."""
     assert layout.rest is not None, "a layout that is whole has no other member"
     try:
-        contents = [dump(row) for row in rows]
+        contents = dump_each(rows)
     except BadRow:
         return None
     known = layout.known

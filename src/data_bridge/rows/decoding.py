@@ -15,7 +15,8 @@ from data_bridge.model.batch import DictRows, LineRows, Row, RowFailure, Rows
 
 STAGE = "write"
 _KEY_END = re.compile(rb'"[ \t\r\n]*:')
-_SPACE, _QUOTE, _COLON = b' ":'
+_LINE_END, _SPACE, _QUOTE, _COLON, _OPEN, _ZERO = b'\n ":{0'
+_LONG_INTEGER = re.compile(rb"(?<![0-9.])[0-9]{19}")
 _INT64_LIMIT = float(2**63)
 
 
@@ -51,10 +52,9 @@ def keep(rows: list[Row], bad: Sequence[int]) -> tuple[list[Row], NDArray[np.int
 
 
 def _decode_lines(rows: LineRows) -> tuple[list[Row], NDArray[np.int64], tuple[RowFailure, ...]]:
+    if (together := _parse_together(_between_commas(rows), len(rows))) is not None:
+        return together, np.arange(len(rows), dtype=np.int64), ()
     lines = [rows.data[start:end] for start, end in zip(rows.starts.tolist(), rows.ends.tolist(), strict=True)]
-    together = _parse_together(lines)
-    if together is not None:
-        return together, np.arange(len(lines), dtype=np.int64), ()
     good: list[Row] = []
     positions: list[int] = []
     failures: list[RowFailure] = []
@@ -78,17 +78,53 @@ def parse_object(line: bytes) -> Row:
     return value if _lost_nothing([value], len(_KEY_END.findall(line))) else _parse_exactly(line)
 
 
-def _parse_together(lines: Sequence[bytes]) -> list[Row] | None:
-    """Lines that each are one JSON object, in one call; None where any of them must be looked at by itself.
+def _between_commas(rows: LineRows) -> bytes:
+    """The lines, a comma between any two."""
+    if not len(rows):
+        return b""
+    if bool((rows.starts[1:] > rows.starts[:-1]).all()):
+        text = rows.data[int(rows.starts[0]) : int(rows.ends[-1])]
+        if (
+            np.count_nonzero(np.frombuffer(text, np.uint8) == _LINE_END) == len(rows) - 1
+        ):  # nothing else is between them
+            return text.replace(b"\n", b",")
+    return b",".join(
+        [rows.data[start:end] for start, end in zip(rows.starts.tolist(), rows.ends.tolist(), strict=True)]
+    )
+
+
+def _parse_together(text: bytes, count: int) -> list[Row] | None:
+    """As many lines, each of them one JSON object, in one call; None where any of them must be looked at by itself.
 
     Each must be whole, as those of `LineRows` are: `{"a":[1` and `2]},{}` would pass for two objects.
     """
-    text = b",".join(lines)
     try:
         values = orjson.loads(b"[%b]" % text)
     except orjson.JSONDecodeError:
         return None
-    return values if len(values) == len(lines) and _lost_nothing(values, _key_ends(text)) else None
+    if len(values) != count:
+        return None
+    every = np.frombuffer(text, np.uint8)
+    if np.count_nonzero(every == _OPEN) > count or _may_be_rounded(text, every):
+        whole = _lost_nothing(values, _key_ends(text))
+    else:  # no object is within another: only the keys of all are left to be counted
+        whole = set(map(type, values)) <= {dict} and _key_ends(text) == sum(map(len, values))
+    return values if whole else None
+
+
+def _may_be_rounded(text: bytes, every: NDArray[np.uint8]) -> bool:
+    """Whether there are digits that may be an integer of more than 64 bits: 19 in a row or more, not behind a point.
+
+    So many hold nine pairs in a row that begin at even places; only where those are is the text itself looked at.
+    """
+    digits = every - _ZERO < 10
+    pairs = digits[: len(digits) & ~1].view(np.uint16) == 0x0101
+    two = pairs[:-1] & pairs[1:]
+    four = two[:-2] & two[2:]
+    eight = four[:-4] & four[4:]
+    nine = eight[:-1] & pairs[8 : 8 + len(eight) - 1]
+    places = (2 * np.flatnonzero(nine)).tolist()
+    return any(_LONG_INTEGER.search(text[max(0, at - 2) : at + 20]) for at in places)
 
 
 def _lost_nothing(values: list[Any], key_ends: int) -> bool:

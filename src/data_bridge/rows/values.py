@@ -5,6 +5,7 @@ import datetime as dt
 import enum
 import math
 import uuid
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -36,6 +37,14 @@ def dump(value: Any) -> bytes:
         raise BadRow("the value is nested too deeply for JSON") from None
     except TypeError as error:
         raise BadRow(_explained(str(error))) from None
+
+
+def dump_each(values: Sequence[Any]) -> list[bytes]:
+    """`dump` of each of them, faster."""
+    try:
+        return [orjson.dumps(value, _special, _OPTIONS) for value in values]
+    except TypeError:  # one of them needs more than that, or has no JSON form
+        return [dump(value) for value in values]
 
 
 def text(value: Any) -> str:
