@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from data_bridge.model.batch import ArrowRows, DictRows, LineRows, Media, Row
 from data_bridge.rows.arrow import count_nonfinite
 from data_bridge.rows.decoding import decode
+from data_bridge.rows.picking import joined
 
 
 def lines(*texts: str | bytes) -> LineRows:
@@ -156,6 +157,18 @@ def test_lines_in_any_order_left_out_or_repeated_are_what_they_are(order: list[i
     assert len(positions) == len(order)
 
 
+def test_rows_of_several_buffers_hold_nothing_of_the_bad_lines_between_them() -> None:
+    def good_lines(data: bytes, *spans: tuple[int, int]) -> LineRows:
+        return LineRows(data, np.array([a for a, _ in spans]), np.array([b for _, b in spans]))
+
+    first = b'{"i":0}\n{},{},{"x":"\n{}'  # the line in the middle is bad
+    last = b'{}\n"}\n{"i":9}'
+    rows = joined([good_lines(first, (0, 7), (21, 23)), good_lines(b"{}", (0, 2)), good_lines(last, (0, 2), (6, 13))])
+
+    assert rows is not None
+    assert decode(rows)[0] == [{"i": 0}, {}, {}, {}, {"i": 9}]
+
+
 @settings(max_examples=500, deadline=None)
 @given(
     st.integers(0, 40),
@@ -163,12 +176,13 @@ def test_lines_in_any_order_left_out_or_repeated_are_what_they_are(order: list[i
     st.sampled_from(["", "-"]),
     st.sampled_from(["", ".5", "e2", ".0000000000000000000001"]),
     st.booleans(),
+    st.sampled_from([1, 16, 17, 18, 19, 22, 40]),
 )
 def test_integers_keep_their_digits_wherever_they_stand_among_flat_lines(
-    before: int, digits: int, sign: str, more: str, of_nines: bool
+    before: int, digits: int, sign: str, more: str, of_nines: bool, behind_the_point: int
 ) -> None:
     number = sign + ("9" * digits if of_nines else "1" + "2" * (digits - 1)) + more
-    texts = ['{"x":"' + "y" * before + '"}', f'{{"n":{number},"f":0.{"3" * 22}}}', '{"z":[1,2]}']
+    texts = ['{"x":"' + "y" * before + '"}', f'{{"n":{number},"f":0.{"3" * behind_the_point}}}', '{"z":[1,2]}']
 
     good, _, _ = decode(lines(*texts))
 

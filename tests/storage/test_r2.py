@@ -16,6 +16,7 @@ from support.tls import authority
 from data_bridge.clients.s3 import connect
 from data_bridge.config import R2Settings, S3Settings
 from data_bridge.errors import ConfigError, IntegrityError
+from data_bridge.pipelines.fresh import begin_anew
 from data_bridge.storage.multipart import MIB, part_size
 from data_bridge.storage.r2 import R2Client
 from data_bridge.utils.retry import Retry
@@ -244,6 +245,26 @@ def test_a_store_that_does_not_know_if_none_match_is_for_one_writer(seaweed: Sea
 
         assert store.conditional is False
         assert list(store.list()) == []
+
+
+def test_a_dataset_is_begun_anew_on_a_store_that_does_not_know_if_none_match(seaweed: Seaweed, bucket: str) -> None:
+    R2Client(seaweed.settings, bucket).put_bytes("_bridge/dataset.json", b'{"v":1,"run":"0123456789abcdef"}')
+    with FaultProxy("localhost", seaweed.port) as proxy:
+        proxy.add(
+            Fault(
+                "status",
+                status=501,
+                code="NotImplemented",
+                where=lambda seen: "if-none-match" in seen.headers,
+                times=99,
+            )
+        )
+        store = R2Client(seaweed.settings_at(proxy.url), bucket)
+
+        begin_anew(store)
+
+        assert [item.key for item in store.list()] == ["_bridge/dataset.json"]
+        assert b"0123456789abcdef" not in (store.get("_bridge/dataset.json") or b"")
 
 
 def test_the_second_put_of_a_probe_comes_late_enough_for_r2(seaweed: Seaweed, bucket: str) -> None:

@@ -1,5 +1,6 @@
 """The local ledger of rentals: a file for each, written before the call that costs money."""
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -15,6 +16,7 @@ from data_bridge.model.rental import Rental
 from data_bridge.utils.files import replacing
 
 PREFIX = "data-bridge:"
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 
 def new_label(name: str) -> str:
@@ -61,12 +63,11 @@ class Rentals:
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise BusyError(
-                    f"another command rents for {destination} now", hint="let it end, or stop it with Ctrl-C"
-                ) from error
-            except OSError:  # a home without locks: then nothing is known of other commands
-                pass
+            except OSError as error:
+                if error.errno not in NO_LOCKS:  # in a home without locks nothing is known of other commands
+                    raise BusyError(
+                        f"another command rents for {destination} now", hint="let it end, or stop it with Ctrl-C"
+                    ) from error
             yield
         finally:
             os.close(handle)

@@ -76,7 +76,7 @@ class VastSession:
         self._reach = reach
         self._step = step
         self.wait = wait or threading.Event().wait
-        self._offered_usd_hour = self._most_usd_hour = 0.0
+        self._offered_usd_hour, self._most_usd_hour = 0.0, float("inf")
 
     @contextmanager
     def machine(self, chosen: Candidate, order: Order) -> Generator[Link]:

@@ -64,8 +64,8 @@ class LineRows(msgspec.Struct, frozen=True):
         """Where the lines' own bytes begin in `data`, those bytes, and the spans in them."""
         if not len(self):
             return 0, b"", self.starts, self.ends
-        first = int(self.starts[0])
-        return first, self.data[first : int(self.ends[-1])], self.starts - first, self.ends - first
+        first, last = int(self.starts.min()), int(self.ends.max())  # they may be in any order
+        return first, self.data[first:last], self.starts - first, self.ends - first
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self.cropped()[1:]  # other lines of the buffer stay where they are

@@ -13,7 +13,7 @@ from data_bridge.model.shards import Claim
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
 from data_bridge.pipelines.single_writer import WRITER_KEY
-from data_bridge.pipelines.staging import foreign
+from data_bridge.pipelines.staging import PROBES, foreign
 from data_bridge.pipelines.writers import WRITERS, writer_class
 from data_bridge.storage.deleting import delete_all
 from data_bridge.utils import claims
@@ -87,6 +87,7 @@ def start_over(store: ObjectStore, *, steal: bool = False) -> int:
 
 def begin_anew(store: ObjectStore, *, steal: bool = False) -> None:
     """Delete the dataset, as `start_over` does, and leave a new, empty one: what else is there is then not in its way."""
+    store.probe(PROBES)  # which also learns whether it knows put-if-absent
     start_over(store, steal=steal)
     store.put_if_absent(planning.IDENTITY_KEY, dump(planning.Identity(run=claims.new_token())))
 

@@ -82,12 +82,10 @@ def _between_commas(rows: LineRows) -> bytes:
     """The lines, a comma between any two."""
     if not len(rows):
         return b""
-    if bool((rows.starts[1:] > rows.starts[:-1]).all()):
-        text = rows.data[int(rows.starts[0]) : int(rows.ends[-1])]
-        if (
-            np.count_nonzero(np.frombuffer(text, np.uint8) == _LINE_END) == len(rows) - 1
-        ):  # nothing else is between them
-            return text.replace(b"\n", b",")
+    every = np.frombuffer(rows.data, np.uint8)
+    apart = rows.starts[1:] - rows.ends[:-1]
+    if bool((apart == 1).all()) and bool((every[rows.ends[:-1]] == _LINE_END).all()):  # nothing else is between them
+        return rows.data[int(rows.starts[0]) : int(rows.ends[-1])].replace(b"\n", b",")
     return b",".join(
         [rows.data[start:end] for start, end in zip(rows.starts.tolist(), rows.ends.tolist(), strict=True)]
     )
@@ -123,8 +121,11 @@ def _may_be_rounded(text: bytes, every: NDArray[np.uint8]) -> bool:
     four = two[:-2] & two[2:]
     eight = four[:-4] & four[4:]
     nine = eight[:-1] & pairs[8 : 8 + len(eight) - 1]
-    places = (2 * np.flatnonzero(nine)).tolist()
-    return any(_LONG_INTEGER.search(text[max(0, at - 2) : at + 20]) for at in places)
+    at = np.flatnonzero(nine)
+    first = at[
+        np.diff(at, prepend=-2) > 1
+    ]  # of many in a row: what stands before tells whether they are behind a point
+    return any(_LONG_INTEGER.search(text[max(0, place - 2) : place + 20]) for place in (2 * first).tolist())
 
 
 def _lost_nothing(values: list[Any], key_ends: int) -> bool:

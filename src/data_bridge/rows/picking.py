@@ -49,19 +49,12 @@ def _joined_lines(parts: Sequence[LineRows]) -> LineRows:
     else:
         spans, pieces, at = [], [], 0
         for part in parts:
-            _, piece, starts, ends = _packed(part)
+            _, piece, starts, ends = part.cropped()
             spans.append((starts + at, ends + at))
             pieces.append(piece)
             at += len(piece)
         data = b"".join(pieces)
     return LineRows(data, np.concatenate([s for s, _ in spans]), np.concatenate([e for _, e in spans]))
-
-
-def _packed(part: LineRows) -> tuple[int, bytes, NDArray[np.int64], NDArray[np.int64]]:
-    if not len(part):
-        return 0, b"", part.starts, part.ends
-    first, last = int(part.starts.min()), int(part.ends.max())
-    return first, part.data[first:last], part.starts - first, part.ends - first
 
 
 def _joined_columns(parts: Sequence[ArrowRows]) -> ArrowRows | None:
