@@ -138,8 +138,8 @@ def test_machines_that_are_taken_away_are_replaced_and_the_bytes_are_the_same(se
     ended = setting.remotely("there", step=take_away)
 
     assert ended.exit_code == 0, (setting.told, setting.log.getvalue().decode())
-    # one that never started is one more, and is known
-    assert ended.machines == len(world.instances) >= len(submitted) == 3
+    # one that would not start or answer is one more, and is known
+    assert ended.machines == len(world.instances) >= len(submitted) >= 3
     assert setting.tree("there") == setting.here()
     assert world.living == []
 
