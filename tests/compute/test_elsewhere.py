@@ -19,7 +19,7 @@ from fake_vast.world import World
 from support.console import data_bridge
 from support.git_server import git_server
 from support.kill_remote import bucket_tree
-from support.rented import QUICK, Ready, quick_client
+from support.rented import STEADY, Ready, quick_client
 from support.seaweed import OWNER, Seaweed
 
 from data_bridge.api import run_pipeline
@@ -85,7 +85,7 @@ class Setting:
 
         runner = VastRemoteRunner(
             quick_client(self.world.account_key, self.server.url), self.rentals, load_settings(path), path,
-            need, tell=self.told.append, log=log, hear=hear, patience=QUICK, step=step,
+            need, tell=self.told.append, log=log, hear=hear, patience=STEADY, step=step,
         )  # fmt: skip
         return runner.run()
 

@@ -18,7 +18,7 @@ from fake_vast.server import Server, serving
 from fake_vast.world import World
 from support.console import data_bridge
 from support.kill_remote import bucket_tree
-from support.rented import QUICK, Ready, quick_client
+from support.rented import STEADY, Ready, quick_client
 from support.seaweed import OWNER, Seaweed
 
 from data_bridge import api
@@ -82,7 +82,7 @@ class Setting:
         return VastFleet(
             quick_client(self.server.world.account_key, self.server.url), self.rentals, settings, path, Need(1e9, 1e6, 50),
             machines=machines, tell=self.told.append, log=self._log, show=lambda rows: self.tables.append(list(rows)),
-            finish=partial(api.finalize, settings), patience=QUICK, step=step, on_interrupt=on_interrupt,
+            finish=partial(api.finalize, settings), patience=STEADY, step=step, on_interrupt=on_interrupt,
         )  # fmt: skip
 
     def run(self, destination: str, machines: int, *, step: Callable[[str], None] = lambda _: None) -> Remote:
@@ -147,7 +147,7 @@ def test_a_machine_that_dies_is_replaced_by_one_on_another_host_while_the_others
     ended = setting.run("there", 2, step=take_one_away)
 
     assert ended.exit_code == 0, setting.said
-    assert ended.machines == 3
+    assert ended.machines == len(world.instances) >= 3  # on a busy computer one more may be lost
     assert setting.tree("there") == setting.here()
     assert world.living == []
     assert len({i.offer["machine_id"] for i in world.instances.values()}) == 3

@@ -16,7 +16,7 @@ from fake_vast.server import Server, serving
 from fake_vast.world import World
 from support.fake_hub import session_hub
 from support.kill_remote import bucket_tree
-from support.rented import QUICK, Ready, quick_client
+from support.rented import STEADY, Ready, quick_client
 from support.seaweed import OWNER, Seaweed
 
 from data_bridge.api import run_pipeline
@@ -65,7 +65,7 @@ class Setting:
         path = self.config(destination)
         runner = VastRemoteRunner(
             quick_client(self.server.world.account_key, self.server.url), self.rentals, load_settings(path), path,
-            LITTLE, tell=self.told.append, log=lambda block: (self.log.write(block), None)[1], patience=QUICK, step=step,
+            LITTLE, tell=self.told.append, log=lambda block: (self.log.write(block), None)[1], patience=STEADY, step=step,
         )  # fmt: skip
         return runner.run()
 
