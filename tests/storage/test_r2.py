@@ -228,17 +228,16 @@ def test_a_store_that_ignores_if_none_match_is_for_one_writer(seaweed: Seaweed, 
         assert store.get("k") == b"mine"
 
 
+def unconditional() -> Fault:
+    """A store that does not know `If-None-Match`."""
+    return Fault(
+        "status", status=501, code="NotImplemented", where=lambda seen: "if-none-match" in seen.headers, times=99
+    )
+
+
 def test_a_store_that_does_not_know_if_none_match_is_for_one_writer(seaweed: Seaweed, bucket: str) -> None:
     with FaultProxy("localhost", seaweed.port) as proxy:
-        proxy.add(
-            Fault(
-                "status",
-                status=501,
-                code="NotImplemented",
-                where=lambda seen: "if-none-match" in seen.headers,
-                times=99,
-            )
-        )
+        proxy.add(unconditional())
         store = R2Client(seaweed.settings_at(proxy.url), bucket)
 
         store.probe("_bridge/probe")
@@ -250,15 +249,7 @@ def test_a_store_that_does_not_know_if_none_match_is_for_one_writer(seaweed: Sea
 def test_a_dataset_is_begun_anew_on_a_store_that_does_not_know_if_none_match(seaweed: Seaweed, bucket: str) -> None:
     R2Client(seaweed.settings, bucket).put_bytes("_bridge/dataset.json", b'{"v":1,"run":"0123456789abcdef"}')
     with FaultProxy("localhost", seaweed.port) as proxy:
-        proxy.add(
-            Fault(
-                "status",
-                status=501,
-                code="NotImplemented",
-                where=lambda seen: "if-none-match" in seen.headers,
-                times=99,
-            )
-        )
+        proxy.add(unconditional())
         store = R2Client(seaweed.settings_at(proxy.url), bucket)
 
         begin_anew(store)

@@ -185,9 +185,8 @@ class VastFleet:
 
     def run(self, chosen: Sequence[Candidate]) -> Remote:
         """Rent for every slice that is not done, run, give all back, publish. Raises BusyError as `VastRemoteRunner.run` does,
-        KeyboardInterrupt when it was stopped,
-        FatalError, also of a dataset that is whole, when a machine could not be proved gone, else the error of the first slice
-        that was not finished."""
+        KeyboardInterrupt when it was stopped, FatalError, also of a dataset that is whole, when a machine could not be proved
+        gone, else the error of the first slice that was not finished."""
         with heard(), self._runners[0].exclusive():
             self._refuse_single_writer()
             account = self._runners[0].prepare()

@@ -57,6 +57,10 @@ class LineRows(msgspec.Struct, frozen=True):
     def __len__(self) -> int:
         return len(self.starts)
 
+    def lines(self) -> list[bytes]:
+        """A copy of each line."""
+        return [self.data[start:end] for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True)]
+
     def slice(self, lo: int, hi: int) -> "LineRows":
         return LineRows(self.data, self.starts[lo:hi], self.ends[lo:hi])
 

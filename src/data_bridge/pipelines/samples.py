@@ -51,11 +51,8 @@ def encode_samples(layout: Layout, key_field: str | None, rows: Rows, keys: Sequ
 
 def _copied_lines(extension: str, rows: LineRows, keys: Sequence[str]) -> Samples:
     """Each line as it stands is its sample's one member."""
-    data = rows.data
-    contents = [data[start:end] for start, end in zip(rows.starts.tolist(), rows.ends.tolist(), strict=True)]
-    return Samples(
-        keys, np.arange(len(rows), dtype=np.int64), [MemberColumn(extension, contents, rows.ends - rows.starts)]
-    )
+    member = MemberColumn(extension, rows.lines(), rows.ends - rows.starts)
+    return Samples(keys, np.arange(len(rows), dtype=np.int64), [member])
 
 
 def _dumped(layout: Layout, rows: Sequence[Row], keys: Sequence[str]) -> Samples | None:

@@ -54,11 +54,10 @@ def keep(rows: list[Row], bad: Sequence[int]) -> tuple[list[Row], NDArray[np.int
 def _decode_lines(rows: LineRows) -> tuple[list[Row], NDArray[np.int64], tuple[RowFailure, ...]]:
     if (together := _parse_together(_between_commas(rows), len(rows))) is not None:
         return together, np.arange(len(rows), dtype=np.int64), ()
-    lines = [rows.data[start:end] for start, end in zip(rows.starts.tolist(), rows.ends.tolist(), strict=True)]
     good: list[Row] = []
     positions: list[int] = []
     failures: list[RowFailure] = []
-    for i, line in enumerate(lines):
+    for i, line in enumerate(rows.lines()):
         try:
             good.append(parse_object(line))
             positions.append(i)
@@ -86,9 +85,7 @@ def _between_commas(rows: LineRows) -> bytes:
     apart = rows.starts[1:] - rows.ends[:-1]
     if bool((apart == 1).all()) and bool((every[rows.ends[:-1]] == _LINE_END).all()):  # nothing else is between them
         return rows.data[int(rows.starts[0]) : int(rows.ends[-1])].replace(b"\n", b",")
-    return b",".join(
-        [rows.data[start:end] for start, end in zip(rows.starts.tolist(), rows.ends.tolist(), strict=True)]
-    )
+    return b",".join(rows.lines())
 
 
 def _parse_together(text: bytes, count: int) -> list[Row] | None:
@@ -122,9 +119,8 @@ def _may_be_rounded(text: bytes, every: NDArray[np.uint8]) -> bool:
     eight = four[:-4] & four[4:]
     nine = eight[:-1] & pairs[8 : 8 + len(eight) - 1]
     at = np.flatnonzero(nine)
-    first = at[
-        np.diff(at, prepend=-2) > 1
-    ]  # of many in a row: what stands before tells whether they are behind a point
+    # of many in a row the first: what stands before it tells whether they are behind a point
+    first = at[np.diff(at, prepend=-2) > 1]
     return any(_LONG_INTEGER.search(text[max(0, place - 2) : place + 20]) for place in (2 * first).tolist())
 
 
