@@ -1,6 +1,27 @@
 """How the suite runs, whichever part of it."""
 
 import gc
+import os
+
+import pytest
+
+WAITING = ("compute", "kill", "benchmarks", "acceptance")
+"""Folders whose files take longest, for other processes more than for a core."""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores: while machines start and stores answer, something else is to do."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: the last ones to be given out should not be what all the rest waits for."""
+
+    def place(item: pytest.Item) -> int:
+        folder = next((part for part in item.path.parts if part in WAITING), None)
+        return len(WAITING) if folder is None else WAITING.index(folder)
+
+    items.sort(key=place)
 
 
 def pytest_collection_finish() -> None:

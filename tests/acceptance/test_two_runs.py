@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.corpus import write_jsonl
-from support.gates import FullDestination, Gate, GatedDestination, Mutation, RacyDestination
+from support.gates import FullDestination, Gate, GatedDestination, Operation, RacyDestination
 from support.kill import ShootingDestination, Shot, run_in_child, tree
 from support.readers import read_json_samples
 
@@ -87,6 +87,20 @@ def test_a_second_run_is_told_which_process_is_at_work_and_changes_nothing(
     assert verify(str(tmp_path / "out"), deep=True).problems == ()
 
 
+def test_a_run_that_finds_what_another_began_meanwhile_joins_it(
+    settings: Settings, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    gate = Gate.at(tmp_path, "list", "")
+    first = started(settings, GatedDestination(str(tmp_path / "out"), gate=gate))
+    gate.wait_until_reached()
+
+    assert run_pipeline(settings, workers=0).status == "complete"
+
+    gate.open()
+    assert ended(first) == 0
+    assert tree(tmp_path / "out") == expected
+
+
 @pytest.mark.parametrize(
     ("mutation", "part_of_key"),
     [
@@ -98,7 +112,7 @@ def test_a_second_run_is_told_which_process_is_at_work_and_changes_nothing(
     ],
 )
 def test_a_run_that_was_given_up_and_wakes_again_does_no_harm(
-    settings: Settings, expected: dict[str, bytes], tmp_path: Path, mutation: Mutation, part_of_key: str
+    settings: Settings, expected: dict[str, bytes], tmp_path: Path, mutation: Operation, part_of_key: str
 ) -> None:
     gate = Gate.at(tmp_path, mutation, part_of_key)
     zombie = started(settings, GatedDestination(str(tmp_path / "out"), gate=gate))

@@ -1,6 +1,7 @@
 """A run on a rented machine that takes its time: commanded from here, taken away in the middle, its own modules sent."""
 
 import json
+import logging
 import os
 import threading
 import time
@@ -33,6 +34,8 @@ from data_bridge.storage import open_store
 pytestmark = [pytest.mark.skipif(bool(why_not()), reason=why_not() or "never"), pytest.mark.timeout(400)]
 STOPS = (230, 490, 750)
 PER_SHARD = 40
+SAID = logging.getLogger("elsewhere")
+"""What pytest shows of a test that failed."""
 LITTLE = Need(1e6, 1e6, 50)
 CALLS = f"""
 import time
@@ -80,12 +83,17 @@ class Setting:
             if isinstance(told, dict) and told.get("slots"):
                 self.packed = told["slots"][0]["samples"]
 
+        def tell(line: str) -> None:
+            SAID.warning("%s", line)
+            self.told.append(line)
+
         def log(block: bytes) -> None:
+            SAID.warning("%s", block.decode(errors="replace"))
             self.log += block
 
         runner = VastRemoteRunner(
             quick_client(self.world.account_key, self.server.url), self.rentals, load_settings(path), path,
-            need, tell=self.told.append, log=log, hear=hear, patience=STEADY, step=step,
+            need, tell=tell, log=log, hear=hear, patience=STEADY, step=step,
         )  # fmt: skip
         return runner.run()
 
@@ -104,13 +112,17 @@ class Setting:
         machine = self.world.living[-1].machine
         assert isinstance(machine, Container)
         folder = machine.root / ".data-bridge" / "repository"
-        until((folder / "calls.py").exists)
+        until((folder / "calls.py").exists, self.state)
         for stop in stops:
             (folder / f"gate-{stop}").touch()
 
     def wait_at(self, stop: int) -> None:
         """Until everything before that sample is packed, the batch it is in aside, and it was heard here."""
-        until(lambda: stop - 25 <= self.packed <= stop)
+        until(lambda: stop - 25 <= self.packed <= stop, self.state)
+
+    def state(self) -> str:
+        living = [(i.id, i.actual) for i in self.world.living]
+        return f"packed {self.packed}, machines {living}, told {self.told}, log:\n{self.log.decode(errors='replace')}"
 
     def cli(self, *words: str) -> str:
         env = {"HOME": str(self.place), "KEY": OWNER[1], "AWS_CA_BUNDLE": os.environ.get("AWS_CA_BUNDLE", "")}
@@ -119,10 +131,10 @@ class Setting:
         return done.stdout
 
 
-def until(what: Callable[[], bool], within_s: float = 120.0) -> None:
+def until(what: Callable[[], bool], state: Callable[[], str], within_s: float = 120.0) -> None:
     end = time.monotonic() + within_s
     while not what():
-        assert time.monotonic() < end, "it never came to that"
+        assert time.monotonic() < end, f"it never came to that: {state()}"
         threading.Event().wait(0.02)
 
 
@@ -138,9 +150,10 @@ def setting(seaweed: Seaweed, bucket: str, tmp_path: Path, monkeypatch: pytest.M
 
 
 class Meanwhile:
-    """Things done, in a thread, to each machine that got the run."""
+    """Things done, in a thread, to each machine that got the run. Where one fails the run is let through to its end."""
 
-    def __init__(self, *deeds: Callable[[], None]) -> None:
+    def __init__(self, setting: Setting, *deeds: Callable[[], None]) -> None:
+        self._setting = setting
         self._deeds = iter(deeds)
         self._threads: list[threading.Thread] = []
         self.failed: list[BaseException] = []
@@ -156,6 +169,7 @@ class Meanwhile:
             deed()
         except BaseException as error:
             self.failed.append(error)
+            self._setting.let_through(*STOPS)
 
     def over(self) -> None:
         for thread in self._threads:
@@ -178,7 +192,7 @@ def test_a_run_that_is_taken_away_in_the_middle_ends_elsewhere_and_tells_what_wa
 
         return deed
 
-    meanwhile = Meanwhile(*map(taken_away, range(times)), lambda: setting.let_through(*STOPS))
+    meanwhile = Meanwhile(setting, *map(taken_away, range(times)), lambda: setting.let_through(*STOPS))
     ended = setting.remotely(meanwhile)
     meanwhile.over()
 
@@ -197,7 +211,7 @@ def test_a_machine_whose_link_is_not_what_was_offered_is_replaced_early_in_the_r
     world.offers[:] = [boast, *honest]
 
     # nothing is let through on the first: its run would wait for ever
-    meanwhile = Meanwhile(lambda: None, lambda: setting.let_through(*STOPS))
+    meanwhile = Meanwhile(setting, lambda: None, lambda: setting.let_through(*STOPS))
     ended = setting.remotely(meanwhile, Need(4e11, 4e11, 50))
     meanwhile.over()
 
@@ -224,7 +238,7 @@ def test_a_run_elsewhere_is_told_what_to_do_and_looked_at_as_one_that_works_here
         said["resumed"] = setting.cli("ctl", run, "resume")
         setting.let_through(*STOPS)
 
-    meanwhile = Meanwhile(commanded)
+    meanwhile = Meanwhile(setting, commanded)
     ended = setting.remotely(meanwhile)
     meanwhile.over()
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -16,11 +17,13 @@ from support.engine_works import (
     Shards,
     Together,
     attempts,
+    wait_for,
 )
 
+from data_bridge.engine.base import Outcome, SlotControl, Work
 from data_bridge.engine.processes import ProcessEngine
 from data_bridge.errors import ConfigError, FatalError
-from data_bridge.events import Event, PartitionClaimed, PartitionFailed, SlotLost, ignore
+from data_bridge.events import Event, PartitionClaimed, PartitionFailed, SamplesPacked, SlotLost, ignore
 
 
 @pytest.mark.parametrize(
@@ -49,6 +52,34 @@ def test_all_workers_dying_at_once_is_survived(tmp_path: Path) -> None:
     report = ProcessEngine(3).run(Shards(tmp_path, misdeeds), list(range(6)), ignore)
 
     assert {o.kind for o in report.outcomes.values()} == {"done"}
+
+
+@dataclass(frozen=True)
+class WaitsToBeHeard:
+    """Tells how far it is twice in a row, and does nothing more before that was heard."""
+
+    heard: Path
+
+    def __call__(self) -> Work:
+        def work(partition: int, control: SlotControl) -> Outcome:
+            control.emit(SamplesPacked(partition, 7, 7))
+            control.emit(SamplesPacked(partition, 8, 8))
+            wait_for(self.heard.exists, "being heard")
+            return Outcome(partition, "done")
+
+        return work
+
+
+def test_what_was_done_before_something_long_is_told_meanwhile(tmp_path: Path) -> None:
+    heard = tmp_path / "heard"
+
+    def hear(event: Event) -> None:
+        if event == SamplesPacked(0, 8, 8):
+            heard.touch()
+
+    report = ProcessEngine(1).run(WaitsToBeHeard(heard), [0], hear)
+
+    assert report.outcomes[0].kind == "done"
 
 
 @pytest.mark.parametrize("deed", ["hangs", "freezes"])

@@ -1,6 +1,7 @@
 """Stores that stop at a chosen moment, or refuse, so that a test can act while a run is in the middle of something."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,23 +10,24 @@ from support.kill import ShootingDestination, ShootingStore
 
 from data_bridge.config import Settings
 from data_bridge.errors import DiskFullError
+from data_bridge.model.store import ObjectInfo
 from data_bridge.storage import open_store
 
-Mutation = Literal["put_file", "put_bytes", "put_if_absent"]
+Operation = Literal["put_file", "put_bytes", "put_if_absent", "list"]
 
 
 @dataclass(frozen=True)
 class Gate:
     """A place where a run waits: it says on one pipe that it is there, and goes on when the other is closed."""
 
-    mutation: Mutation
+    operation: Operation
     part_of_key: str
     reached: Path
     opened: Path
 
     @classmethod
-    def at(cls, folder: Path, mutation: Mutation, part_of_key: str) -> "Gate":
-        gate = cls(mutation, part_of_key, folder / "reached", folder / "opened")
+    def at(cls, folder: Path, operation: Operation, part_of_key: str) -> "Gate":
+        gate = cls(operation, part_of_key, folder / "reached", folder / "opened")
         os.mkfifo(gate.reached)
         os.mkfifo(gate.opened)
         return gate
@@ -49,14 +51,19 @@ class Gate:
 
 
 class GatedStore(ShootingStore):
-    """Waits at its gate before a mutation."""
+    """Waits at its gate before an operation."""
 
     gate: Gate
 
     def _mutate(self, name: str, *args: Any, **more: Any) -> Any:
-        if name == self.gate.mutation and self.gate.part_of_key in args[0]:
+        if name == self.gate.operation and self.gate.part_of_key in args[0]:
             self.gate.wait_here()
         return super()._mutate(name, *args, **more)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        if self.gate.operation == "list" and self.gate.part_of_key == prefix:
+            self.gate.wait_here()
+        return super().list(prefix)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ QUICK = Patience(
     poll_s=0.05, boot_s=20.0, ssh_s=10.0, dark_s=5.0, away_s=1.0, unlisted_s=0.3, destroy_s=10.0, idle_s=3.0, linger_s=2.0, tick_s=1.0
 )  # fmt: skip
 
-STEADY = replace(QUICK, boot_s=90.0, ssh_s=90.0, dark_s=60.0)
+STEADY = replace(QUICK, boot_s=90.0, ssh_s=90.0, dark_s=60.0, idle_s=60.0)
 """For whole runs: on a computer with much else to do an answer may take its time, and no machine is bad for that."""
 
 

@@ -30,6 +30,7 @@ def submit_to(session: VastSession, link: Link, work: job.Job) -> None:
         except (LinkLost, FatalError) as error:
             if not left:
                 raise BadMachine(f"machine {session.id} does not take the run: {error.message}") from error
+            session.wait(session.patience.poll_s)
 
 
 class Following:

@@ -189,8 +189,8 @@ class _Run:
             if worker.state != "idle":
                 continue
             if self._queue and self._open and worker.number < self._crew.slots:
+                worker.cores = self._share_of_next()
                 worker.state, worker.partition, worker.silent_s = "working", self._queue.popleft(), 0.0
-                worker.cores = self._shares()[worker.number]
                 worker.keep_to(self._standing)
                 worker.tell(Take(worker.partition, worker.cores))
             else:
@@ -200,18 +200,18 @@ class _Run:
             self._crew.grow(len(self._queue))
             self._share_spare()
 
-    def _shares(self) -> dict[int, int]:
-        """Cores for each worker at work, by its number; those of partitions that still wait are left to them."""
-        working = sorted(w.number for w in self._crew.workers.values() if w.state == "working")
-        unfinished = len(working) + len(self._queue)
-        return {number: max(1, (self._crew.slots + rank) // unfinished) for rank, number in enumerate(working)}
+    def _share_of_next(self) -> int:
+        """Cores for the next partition that waits; as many are left to each of the others."""
+        taken = sum(w.cores for w in self._crew.workers.values() if w.state == "working")
+        return max(1, (self._crew.slots - taken) // len(self._queue))
 
     def _share_spare(self) -> None:
         """Let workers use the cores of those that found nothing more to do."""
         if self._queue or time.monotonic() - self._ended_at < SPARE_S:
             return
-        for number, cores in self._shares().items():
-            worker = self._crew.workers[number]
+        working = sorted((w for w in self._crew.workers.values() if w.state == "working"), key=lambda w: w.number)
+        for rank, worker in enumerate(working):
+            cores = max(1, (self._crew.slots + rank) // len(working))
             if cores != worker.cores:
                 worker.cores = cores
                 worker.tell(Cores(cores))

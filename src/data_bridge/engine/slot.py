@@ -111,6 +111,16 @@ class PipeControl:
             with self._lock:
                 self._flush()
 
+    def tell_late(self) -> None:
+        """Send what waits since the work stands at something long. No sign of life: that is for the work to give."""
+        if not (self._events and time.monotonic() - self._sent >= FLUSH_S and self._lock.acquire(blocking=False)):
+            return
+        try:
+            if self._events:
+                self._flush()
+        finally:
+            self._lock.release()
+
     @property
     def stopping(self) -> bool:
         return self.stop.is_set()
@@ -210,7 +220,8 @@ def _work(factory: bytes) -> Work:
 
 
 def _listen(pipe: "Connection[Message, Order]", control: PipeControl, taken: "SimpleQueue[int | None]") -> None:
-    """Take orders, and end the process within a second when the driver is gone, whatever the main loop does."""
+    """Take orders, tell what the main loop has left to be told, and end the process within a second when the driver is
+    gone, whatever that loop does."""
     parent = multiprocessing.parent_process()
     watched: list[Connection[Message, Order] | int] = [pipe]
     if parent is not None:
@@ -233,6 +244,11 @@ def _listen(pipe: "Connection[Message, Order]", control: PipeControl, taken: "Si
                 taken.put(None)
         elif ready or (parent is not None and os.getppid() != parent.pid):
             os._exit(ORPHANED)
+        else:
+            try:
+                control.tell_late()
+            except OSError:
+                os._exit(ORPHANED)
 
 
 def _portable(error: BridgeError) -> BridgeError:

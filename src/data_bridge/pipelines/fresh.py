@@ -13,7 +13,7 @@ from data_bridge.model.shards import Claim
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
 from data_bridge.pipelines.single_writer import WRITER_KEY
-from data_bridge.pipelines.staging import PROBES, foreign
+from data_bridge.pipelines.staging import PROBES
 from data_bridge.pipelines.writers import WRITERS, writer_class
 from data_bridge.storage.deleting import delete_all
 from data_bridge.utils import claims
@@ -35,9 +35,9 @@ def is_dataset(store: ObjectStore) -> bool:
     """Whether there is a dataset of ours. Raises ConflictError where there is something else."""
     if store.get(planning.IDENTITY_KEY) is not None:
         return True
-    for found in foreign(store):
+    if (key := planning.foreign(store)) is not None:
         raise ConflictError(
-            f"{store.uri} holds something that data-bridge did not make (first: {found.key}); nothing was deleted",
+            f"{store.uri} holds something that data-bridge did not make (first: {key}); nothing was deleted",
             hint="name another destination, or empty it yourself",
         )
     return False

@@ -24,6 +24,7 @@ from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import schema
 from data_bridge.pipelines.observing import probes
 from data_bridge.pipelines.sinks import SinkPlan, all_counted, sink_plans, sink_settings
+from data_bridge.pipelines.staging import PROBES, SCRATCH
 from data_bridge.pipelines.writers import writer_class
 from data_bridge.runtime.graph import Graph
 from data_bridge.stages.build import build
@@ -40,6 +41,13 @@ class Identity(Document, frozen=True, kw_only=True):
     v: int = 1
     run: str
     layout_version: int = LAYOUT_VERSION
+
+
+def foreign(store: ObjectStore) -> str | None:
+    """The first key at a destination that held no dataset of ours, what a killed run or measurement left aside. None as well
+    where somebody has begun a dataset there meanwhile."""
+    found = next((found.key for found in store.list() if not found.key.startswith((PROBES, SCRATCH))), None)
+    return found if found is not None and store.get(IDENTITY_KEY) is None else None
 
 
 def read_identity(store: ObjectStore) -> Identity | None:

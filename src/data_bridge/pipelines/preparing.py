@@ -13,7 +13,7 @@ from data_bridge.pipelines import planning
 from data_bridge.pipelines.finalize import published
 from data_bridge.pipelines.fresh import is_dataset, start_over
 from data_bridge.pipelines.retrying import plan_retry
-from data_bridge.pipelines.staging import PROBES, foreign
+from data_bridge.pipelines.staging import PROBES
 from data_bridge.pipelines.told import owed
 from data_bridge.utils import claims
 from data_bridge.utils.progress import dump
@@ -122,11 +122,9 @@ class Prepared:
 
     def _refuse_foreign(self, identity: planning.Identity | None) -> None:
         """A destination with other things in it is not ours to write to."""
-        if identity is not None:
-            return
-        for found in foreign(self.store):
+        if identity is None and (key := planning.foreign(self.store)) is not None:
             raise ConflictError(
-                f"{self.store.uri} already holds something that data-bridge did not make (first: {found.key})",
+                f"{self.store.uri} already holds something that data-bridge did not make (first: {key})",
                 hint="name an empty destination in pipeline.output_uri",
             )
 

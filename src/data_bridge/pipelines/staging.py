@@ -15,7 +15,6 @@ from data_bridge.config import PipelineSettings
 from data_bridge.model.plan import Partition
 from data_bridge.model.shards import ShardRecord
 from data_bridge.model.source import Document
-from data_bridge.model.store import ObjectInfo, ObjectStore
 from data_bridge.utils.files import disk_full, replacing, sha256_of
 from data_bridge.utils.progress import dump, parsed
 
@@ -23,11 +22,6 @@ PROBES = "_bridge/probe"
 """Where the store is asked, before anything else stands there, whether it keeps what it is given."""
 SCRATCH = "_bridge/bench-"
 """Keys that begin so belong to measurements: they go as they came, and no dataset begins with them."""
-
-
-def foreign(store: ObjectStore) -> Iterator[ObjectInfo]:
-    """What stands at a destination without a dataset of ours, what a killed run or measurement left aside."""
-    return (found for found in store.list() if not found.key.startswith((PROBES, SCRATCH)))
 
 
 def staging_base(pipeline: PipelineSettings) -> Path:
