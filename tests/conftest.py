@@ -1,17 +1,11 @@
 """How the suite runs, whichever part of it."""
 
 import gc
-import os
 
 import pytest
 
 WAITING = ("compute", "kill", "benchmarks", "acceptance")
 """Folders whose files take longest, for other processes more than for a core."""
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than cores: while machines start and stores answer, something else is to do."""
-    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

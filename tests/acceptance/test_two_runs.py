@@ -101,6 +101,27 @@ def test_a_run_that_finds_what_another_began_meanwhile_joins_it(
     assert tree(tmp_path / "out") == expected
 
 
+def test_a_source_that_has_grown_is_not_planned_under_a_run_that_was_started_over_meanwhile(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    write_jsonl(source / "0.jsonl", SAMPLES)
+    pipeline = {"input_uri": str(source), "output_uri": str(tmp_path / "out"), "samples_per_shard": 30}
+    settings = Settings.model_validate({"pipeline": pipeline})
+    run_pipeline(settings, workers=0)
+    write_jsonl(source / "1.jsonl", SAMPLES)
+    run_pipeline(settings, workers=0, open_destination=ShootingDestination(str(tmp_path / "alone")))
+
+    gate = Gate.at(tmp_path, "probe", "")
+    grows = started(settings, GatedDestination(str(tmp_path / "out"), gate=gate))
+    gate.wait_until_reached()
+    assert run_pipeline(settings, workers=0, fresh=True).status == "complete"
+    gate.open()
+
+    assert ended(grows) == TEMPORARY
+    assert run_pipeline(settings, workers=0).status == "complete"
+    assert tree(tmp_path / "out") == tree(tmp_path / "alone")
+
+
 @pytest.mark.parametrize(
     ("mutation", "part_of_key"),
     [

@@ -1,5 +1,6 @@
 """Cores without a partition of their own are used by the partitions there are."""
 
+import multiprocessing
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +16,24 @@ from data_bridge.events import ignore
 
 @dataclass(frozen=True)
 class TellsCores:
-    """Writes down how many cores it has once so many are at work; partition 0 goes on until it has `until`."""
+    """Writes down how many cores it has once so many are at work; partition 0 goes on until it has `until`. Slot 0 is ready
+    only behind `behind` others."""
 
     folder: Path
     until: int = 0
     together: int = 1
+    behind: int = 0
+
+    def here(self) -> int:
+        return len(list(self.folder.glob("here-*")))
 
     def __call__(self) -> Work:
+        if multiprocessing.current_process().name == "data-bridge-slot-0":
+            wait_for(lambda: self.here() >= self.behind, "the other slots")
+
         def work(partition: int, control: SlotControl) -> Outcome:
             (self.folder / f"here-{partition}").touch()
-            wait_for(lambda: len(list(self.folder.glob("here-*"))) >= self.together, "the others")
+            wait_for(lambda: self.here() >= self.together, "the others")
             (self.folder / f"p{partition}-{control.cores}").touch()
             if partition == 0:
                 wait_for(lambda: control.cores >= self.until, "more cores")
@@ -43,7 +52,7 @@ def test_one_partition_gets_all_cores(tmp_path: Path) -> None:
 def test_all_cores_are_given_and_no_more_whoever_starts_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "SPARE_S", 600.0)
 
-    ProcessEngine(5).run(TellsCores(tmp_path, together=3), [0, 1, 2], ignore)
+    ProcessEngine(5).run(TellsCores(tmp_path, together=3, behind=2), [0, 1, 2], ignore)
 
     given = [int(path.name.split("-")[1]) for path in tmp_path.glob("p?-?")]
     assert len(given) == 3

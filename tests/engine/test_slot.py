@@ -55,6 +55,17 @@ def test_how_far_a_partition_is_is_told_at_once(event: Event) -> None:
     assert [e for m in messages for e in m.events] == [SamplesPacked(1, 1, 1), event]
 
 
+def test_what_waits_can_be_told_from_beside_the_work() -> None:
+    with heard() as (control, messages):
+        control.tell_late()
+        control.emit(SamplesPacked(1, 1, 1))
+        control.tell_late()
+        control.tell_late()
+
+    assert [e for m in messages for e in m.events] == [SamplesPacked(1, 1, 1)]
+    assert len(messages) == 1
+
+
 def test_beats_are_cheap() -> None:
     with heard() as (control, messages):
         for _ in range(50_000):

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 SCRIPT = Path(sys.executable).with_name("data-bridge")
-WITHIN_S = 60.0
+WITHIN_S = 150.0
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

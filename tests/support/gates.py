@@ -13,7 +13,7 @@ from data_bridge.errors import DiskFullError
 from data_bridge.model.store import ObjectInfo
 from data_bridge.storage import open_store
 
-Operation = Literal["put_file", "put_bytes", "put_if_absent", "list"]
+Operation = Literal["put_file", "put_bytes", "put_if_absent", "list", "probe"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ class GatedStore(ShootingStore):
         if self.gate.operation == "list" and self.gate.part_of_key == prefix:
             self.gate.wait_here()
         return super().list(prefix)
+
+    def probe(self, scratch: str) -> None:
+        if self.gate.operation == "probe":
+            self.gate.wait_here()
+        super().probe(scratch)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """Machines that the fake rents out, ready for a whole run."""
 
+import atexit
 import os
 import shutil
 import subprocess
+import tempfile
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -44,6 +46,14 @@ def _uv_cache() -> Path:
     return Path(done.stdout.strip())
 
 
+@cache
+def _bytecode() -> Path:
+    """For all machines of this process: they have the same modules at the same places, and none is to compile them anew."""
+    folder = tempfile.mkdtemp(prefix="fake-vast-bytecode-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
 def an_offer(number: int, **fields: Any) -> Offer:
     """One that any run would take."""
     values: dict[str, Any] = {
@@ -65,8 +75,12 @@ class Ready(Container):
         }
         cached = _uv_cache()
         lent = [cached] if cached.is_relative_to("/root") else []
-        # a bind mount knows no hard links to others: half a gigabyte would be copied
-        here = {"UV_CACHE_DIR": str(cached), "UV_LINK_MODE": "symlink", "AWS_CA_BUNDLE": str(authority().ca_file)}
+        here = {
+            "UV_CACHE_DIR": str(cached),
+            "UV_LINK_MODE": "symlink",  # a bind mount knows no hard links to others: half a gigabyte would be copied
+            "PYTHONPYCACHEPREFIX": str(_bytecode()),
+            "AWS_CA_BUNDLE": str(authority().ca_file),
+        }
         super().__init__({**passed, **here}, lent=lent)
         tools = self.root / ".local" / "bin"
         tools.mkdir(parents=True)

@@ -209,7 +209,8 @@ class _Run:
         """Let workers use the cores of those that found nothing more to do."""
         if self._queue or time.monotonic() - self._ended_at < SPARE_S:
             return
-        working = sorted((w for w in self._crew.workers.values() if w.state == "working"), key=lambda w: w.number)
+        working = [w for w in self._crew.workers.values() if w.state == "working"]
+        working.sort(key=lambda w: (w.cores, w.number))  # who has more keeps it
         for rank, worker in enumerate(working):
             cores = max(1, (self._crew.slots + rank) // len(working))
             if cores != worker.cores:

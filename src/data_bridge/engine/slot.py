@@ -112,8 +112,8 @@ class PipeControl:
                 self._flush()
 
     def tell_late(self) -> None:
-        """Send what waits since the work stands at something long. No sign of life: that is for the work to give."""
-        if not (self._events and time.monotonic() - self._sent >= FLUSH_S and self._lock.acquire(blocking=False)):
+        """Send what still waits because the work stands at something long: of each thing done, one late sign of life."""
+        if not (self._events and self._lock.acquire(blocking=False)):
             return
         try:
             if self._events:

@@ -39,7 +39,7 @@ def survey(
                 if not missing:
                     found = pipeline.resolve(one)
                     observer(Notice(f"{one.stage}: {found.marked:,} samples repeat an earlier one"))
-            pipeline.refuse_another_run()
+            pipeline.refuse_another_run(pipeline.plan.run)
     return None
 
 

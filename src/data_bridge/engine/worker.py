@@ -17,7 +17,7 @@ from data_bridge.runtime.nursery import Nursery, start_child
 from data_bridge.runtime.spawning import KILLED_S
 
 TAKEN_S = 5.0
-"""How long a worker may take to take an order: a thread of it waits for nothing else."""
+"""How long a worker may take to take an order: a thread of it waits for little else."""
 
 
 def pickled(factory: WorkFactory) -> bytes:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from data_bridge.config import PoolSettings, Settings, hidden_in, redacted
-from data_bridge.errors import BridgeError, BusyError, Fenced
+from data_bridge.errors import BridgeError, Fenced
 from data_bridge.events import BudgetUsed, PartitionClaimed, PartitionDone
 from data_bridge.io.sources.stream import SampleStream
 from data_bridge.model.manifest import Manifest
@@ -214,14 +214,6 @@ class Pipeline(Prepared):
         control.emit(
             PartitionDone(tracker.partition.index, done.samples, done.trailing_failed, done.trailing_failed_by)
         )
-
-    def refuse_another_run(self) -> None:
-        """Raises BusyError when the destination was started over meanwhile."""
-        there = planning.read_identity(self.store)
-        if there is None or there.run != self.plan.run:
-            raise BusyError(
-                f"{self.store.uri} was started over by another run", hint="let that one finish, then run again"
-            )
 
     def surveys(self) -> list[Survey]:
         """One for each stage that must know all samples, in the order in which they have to be made."""

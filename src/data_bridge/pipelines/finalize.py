@@ -54,6 +54,8 @@ def finalize(
     data = store.get(MANIFEST_KEY)
     there = parsed(Manifest, data, MANIFEST_KEY) if data is not None else None
     told = there is not None and _same(there, manifest)
+    if not told:
+        _refuse_a_past_plan(store, plan)
     for name, content in indexes.items():
         if not told or store.get(name) != content:
             store.put_bytes(name, content)

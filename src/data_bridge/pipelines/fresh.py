@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import groupby
 
-from data_bridge.errors import BusyError, ConflictError, IntegrityError
+from data_bridge.errors import BusyError, IntegrityError
 from data_bridge.model.manifest import MANIFEST_KEY
 from data_bridge.model.plan import Plan
 from data_bridge.model.shards import Claim
@@ -31,18 +31,6 @@ def made_here(store: ObjectStore) -> list[str]:
     return [key for step in _steps(store) for key in step]
 
 
-def is_dataset(store: ObjectStore) -> bool:
-    """Whether there is a dataset of ours. Raises ConflictError where there is something else."""
-    if store.get(planning.IDENTITY_KEY) is not None:
-        return True
-    if (key := planning.foreign(store)) is not None:
-        raise ConflictError(
-            f"{store.uri} holds something that data-bridge did not make (first: {key}); nothing was deleted",
-            hint="name another destination, or empty it yourself",
-        )
-    return False
-
-
 def _steps(store: ObjectStore) -> list[list[str]]:
     """Keys that may go in any order, step by step: manifest; indexes and shards; records, their repetitions first; the
     plan, newest first; the identity.
@@ -50,7 +38,7 @@ def _steps(store: ObjectStore) -> list[list[str]]:
     So whatever is left after a crash is a valid beginning, or refused: records without their plan would pass for those of
     another, a plan without its first generation for a whole one.
     """
-    if not is_dataset(store):
+    if not planning.is_dataset(store):
         return []
     keys = [o.key for o in store.list()]
     patterns = [writer_class(name).shard_names for name in WRITERS]

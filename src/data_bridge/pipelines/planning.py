@@ -43,11 +43,18 @@ class Identity(Document, frozen=True, kw_only=True):
     layout_version: int = LAYOUT_VERSION
 
 
-def foreign(store: ObjectStore) -> str | None:
-    """The first key at a destination that held no dataset of ours, what a killed run or measurement left aside. None as well
-    where somebody has begun a dataset there meanwhile."""
+def is_dataset(store: ObjectStore) -> bool:
+    """Whether there is a dataset of ours, of whatever version. Raises ConflictError where there is something else than what a
+    killed run or measurement left aside."""
+    if store.get(IDENTITY_KEY) is not None:
+        return True
     found = next((found.key for found in store.list() if not found.key.startswith((PROBES, SCRATCH))), None)
-    return found if found is not None and store.get(IDENTITY_KEY) is None else None
+    if found is None or store.get(IDENTITY_KEY) is not None:  # somebody may have begun one meanwhile
+        return found is not None
+    raise ConflictError(
+        f"{store.uri} already holds something that data-bridge did not make (first: {found})",
+        hint="name an empty destination in pipeline.output_uri, or empty this one yourself",
+    )
 
 
 def read_identity(store: ObjectStore) -> Identity | None:

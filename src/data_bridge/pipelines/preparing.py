@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from functools import partial
 
 from data_bridge.config import Settings
-from data_bridge.errors import ConfigError, ConflictError, IntegrityError, StoreError
+from data_bridge.errors import BusyError, ConfigError, IntegrityError, StoreError
 from data_bridge.io.sources.stream import SampleStream
 from data_bridge.model.plan import Generation, Plan
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
 from data_bridge.pipelines.finalize import published
-from data_bridge.pipelines.fresh import is_dataset, start_over
+from data_bridge.pipelines.fresh import start_over
 from data_bridge.pipelines.retrying import plan_retry
 from data_bridge.pipelines.staging import PROBES
 from data_bridge.pipelines.told import owed
@@ -39,14 +39,11 @@ class Prepared:
     def preview(self, *, anew: bool = False) -> tuple[Plan, bool]:
         """The plan as it would be, and whether it already stands at the destination; writes nothing. With `anew`, as if
         nothing stood there. Raises ConflictError for what is not ours to go on with, or to delete."""
-        if anew:
-            with self._usable():
-                is_dataset(self.store)
-        identity = None if anew else self._identity()
+        with self._usable():
+            begun = planning.is_dataset(self.store)
+        identity = self._identity() if begun and not anew else None
         recorded = planning.read_plan(self.store, identity.run) if identity else None
         if identity is None or recorded is None:
-            if not anew:
-                self._refuse_foreign(identity)
             first, self.sample_bytes = planning.first_generation(self.settings, self.stream)
             return Plan(run=identity.run if identity else "", generations=(first,)), False
         planning.check_unchanged(self.settings, recorded, mended=partial(self._owes_an_end, recorded))
@@ -104,29 +101,33 @@ class Prepared:
             self.store.probe(PROBES)
             self._probed = True
 
-    def _record(self, plan: Plan) -> Plan:
-        run = plan.run or claims.new_token()
-        identity = planning.Identity(run=run)
-        if not self.store.put_if_absent(planning.IDENTITY_KEY, dump(identity)):
-            there = planning.read_identity(self.store)
-            if there is None:
-                raise IntegrityError(f"{planning.IDENTITY_KEY} at {self.store.uri} appears and vanishes")
-            run = there.run
-        if planning.append_generation(self.store, run, plan.generations[-1]):
-            return Plan(run=run, generations=plan.generations)
-        # another run was faster; where it planned the same, it is as good as ours
-        theirs = planning.read_plan(self.store, run)
-        assert theirs is not None, "the record that beat ours is there"
-        planning.check_unchanged(self.settings, theirs)
-        return theirs
-
-    def _refuse_foreign(self, identity: planning.Identity | None) -> None:
-        """A destination with other things in it is not ours to write to."""
-        if identity is None and (key := planning.foreign(self.store)) is not None:
-            raise ConflictError(
-                f"{self.store.uri} already holds something that data-bridge did not make (first: {key})",
-                hint="name an empty destination in pipeline.output_uri",
+    def refuse_another_run(self, run: str) -> None:
+        """Raises BusyError when the destination was started over meanwhile, and holds that run no more."""
+        there = planning.read_identity(self.store)
+        if there is None or there.run != run:
+            raise BusyError(
+                f"{self.store.uri} was started over by another run", hint="let that one finish, then run again"
             )
+
+    def _record(self, plan: Plan) -> Plan:
+        newest = plan.generations[-1]
+        if newest.number:  # counted on from the ones before: it belongs to that run alone
+            self.refuse_another_run(plan.run)
+            run = plan.run
+        else:
+            run = self._begun(plan.run or claims.new_token())
+        if planning.append_generation(self.store, run, newest):
+            return Plan(run=run, generations=plan.generations)
+        return self.prepare()  # another run was faster: it is gone on with
+
+    def _begun(self, run: str) -> str:
+        """Begin the dataset as that run, or join the one that was begun meanwhile."""
+        if self.store.put_if_absent(planning.IDENTITY_KEY, dump(planning.Identity(run=run))):
+            return run
+        there = planning.read_identity(self.store)
+        if there is None:
+            raise IntegrityError(f"{planning.IDENTITY_KEY} at {self.store.uri} appears and vanishes")
+        return there.run
 
 
 def _with(plan: Plan, generation: Generation) -> Plan:
