@@ -180,7 +180,7 @@ class Meanwhile:
             raise self.failed[0]
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.long), 3])
+@pytest.mark.parametrize("times", [*(pytest.param(n, marks=pytest.mark.long) for n in (1, 2)), 3])
 def test_a_run_that_is_taken_away_in_the_middle_ends_elsewhere_and_tells_what_was_done_again(
     setting: Setting, times: int
 ) -> None:
