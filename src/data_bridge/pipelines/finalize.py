@@ -83,12 +83,13 @@ def _refuse_a_past_plan(store: ObjectStore, plan: Plan) -> None:
 
 
 def check_presence(store: ObjectStore, records: Sequence[ShardRecord]) -> None:
-    """One listing against the ledger: every shard is there with its size."""
+    """What the store lists against the ledger: every shard is there with its size."""
     if not records:
         return
-    # the ledger has as many objects as there are shards: what their names have in common mostly leaves it out
+    # the ledger has as many objects as there are shards: what their names begin with leaves it out
     shared = os.path.commonprefix([record.key or "" for record in records])  # noqa: RUF071 - of any characters
-    sizes = {found.key: found.size for found in store.list(shared)}
+    begin = {shared} if shared else {(record.key or "")[:1] for record in records}
+    sizes = {found.key: found.size for prefix in sorted(begin) for found in store.list(prefix)}
     wrong = [r for r in records if sizes.get(r.key or "") != r.bytes]
     if wrong:
         first = wrong[0]

@@ -1,0 +1,38 @@
+"""What is checked at the store before a manifest says that it is there."""
+
+import pytest
+from support.memory_store import MemoryStore
+
+from data_bridge.errors import IntegrityError
+from data_bridge.model.shards import Cursor, ShardRecord
+from data_bridge.pipelines.finalize import check_presence
+
+
+def stored(*numbers: int) -> tuple[MemoryStore, list[ShardRecord]]:
+    """Shards of those numbers, and their records."""
+    store = MemoryStore()
+    records = [ShardRecord(token="t", key=f"{n:06d}.tar", bytes=3, cursor=Cursor()) for n in numbers]
+    for record in records:
+        store.put_bytes(record.key or "", b"tar")
+    store.put_bytes("_bridge/0/ledger/p00000/000000.json", b"{}")
+    return store, records
+
+
+@pytest.mark.parametrize("numbers", [(0, 7), (99_999, 100_000), (5,)])
+def test_the_ledger_is_not_listed_however_shards_are_numbered(numbers: tuple[int, ...]) -> None:
+    store, records = stored(*numbers)
+
+    check_presence(store, records)
+
+    prefixes = [prefix for call, prefix in store.calls if call == "list"]
+    assert prefixes
+    assert not [prefix for prefix in prefixes if "_bridge/".startswith(prefix)]
+
+
+@pytest.mark.parametrize("gone", [99_999, 100_000])
+def test_a_shard_that_is_missing_is_named(gone: int) -> None:
+    store, records = stored(99_999, 100_000)
+    store.delete(f"{gone:06d}.tar")
+
+    with pytest.raises(IntegrityError, match=f"{gone:06d}.tar is missing"):
+        check_presence(store, records)
