@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.racing import winners
@@ -94,6 +95,23 @@ def test_partial_files_are_never_listed(tmp_path: Path) -> None:
     assert [item.key for item in store.list()] == ["x/a.tar"]
 
 
+def test_a_folder_that_is_left_out_is_not_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalStore(tmp_path)
+    for key in ("a", "b/c", "left/d", "left/e/f"):
+        store.put_bytes(key, b"")
+    looked_into: list[Path] = []
+    scandir = os.scandir
+
+    def noted(folder: Path) -> Any:
+        looked_into.append(folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", noted)
+
+    assert [item.key for item in store.list(without="left/")] == ["a", "b/c"]
+    assert looked_into == [tmp_path, tmp_path / "b"]
+
+
 def test_a_file_from_another_filesystem_is_copied_checked_and_consumed(tmp_path: Path, other_disk: Path) -> None:
     store = LocalStore(other_disk)
     path, sha256 = written(tmp_path, os.urandom(2_500_000))
@@ -157,6 +175,7 @@ def test_without_links_writers_of_two_stores_still_take_turns(tmp_path: Path) ->
 KILLED_PUTS = """
 import os, signal, sys
 from pathlib import Path
+from typing import Any
 from data_bridge.storage.local import LocalStore
 
 roots, source, sha256 = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]

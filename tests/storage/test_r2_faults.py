@@ -301,6 +301,18 @@ def test_every_page_of_a_list_is_tried_again(store: R2Client, proxy: FaultProxy)
     assert [item.key for item in store.list()] == ["a"]
 
 
+def test_the_pages_of_a_folder_that_is_left_out_are_not_asked_for(store: R2Client, proxy: FaultProxy) -> None:
+    for key in ("a", "b/c", "left/d", "left/e/f"):
+        store.put_bytes(key, b"")
+    before = len(proxy.requests)
+
+    assert [item.key for item in store.list(without="left/")] == ["a", "b/c"]
+
+    asked = [seen.query for seen in proxy.requests[before:]]
+    assert len(asked) == 2
+    assert not [query for query in asked if "left" in query]
+
+
 KILLED_PUT = """
 import sys
 from pathlib import Path

@@ -60,10 +60,17 @@ class GatedStore(ShootingStore):
             self.gate.wait_here()
         return super()._mutate(name, *args, **more)
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, prefix: str = "", *, without: str = "") -> Iterator[ObjectInfo]:
+        self._wait_at_list(prefix)
+        return super().list(prefix, without=without)
+
+    def list_keys(self, prefix: str = "") -> Iterator[str]:
+        self._wait_at_list(prefix)
+        return super().list_keys(prefix)
+
+    def _wait_at_list(self, prefix: str) -> None:
         if self.gate.operation == "list" and self.gate.part_of_key == prefix:
             self.gate.wait_here()
-        return super().list(prefix)
 
     def probe(self, scratch: str) -> None:
         if self.gate.operation == "probe":

@@ -89,8 +89,11 @@ class ShootingStore:
     def head(self, key: str) -> ObjectInfo | None:
         return self._inner.head(key)
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        return self._inner.list(prefix)
+    def list(self, prefix: str = "", *, without: str = "") -> Iterator[ObjectInfo]:
+        return self._inner.list(prefix, without=without)
+
+    def list_keys(self, prefix: str = "") -> Iterator[str]:
+        return self._inner.list_keys(prefix)
 
     def presign(self, key: str, expires_s: int) -> str:
         return self._inner.presign(key, expires_s)

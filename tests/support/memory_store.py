@@ -21,12 +21,13 @@ class MemoryStore:
 
     `before(operation, key)` and `after(operation, key)` are called around every operation (by its method's name)
     and may raise: an error from `before` is a request that never arrived, one from `after` is a lost answer.
-    `calls` lists every operation in order.
+    `calls` lists every operation in order, `left_out` the folder each list left out.
     """
 
     def __init__(self, *, conditional: bool = True, before: Hook = nothing, after: Hook = nothing) -> None:
         self.objects: dict[str, bytes] = {}
         self.calls: list[tuple[str, str]] = []
+        self.left_out: list[str] = []
         self.before = before
         self.after = after
         self._conditional = conditional
@@ -91,13 +92,17 @@ class MemoryStore:
         self.after("head", key)
         return None if data is None else ObjectInfo(key, len(data))
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, prefix: str = "", *, without: str = "") -> Iterator[ObjectInfo]:
         self.calls.append(("list", checked_prefix(prefix)))
+        self.left_out.append(without)
         self.before("list", prefix)
         with self._lock:
             found = sorted((key, len(data)) for key, data in self.objects.items() if key.startswith(prefix))
         self.after("list", prefix)
-        return iter([ObjectInfo(key, size) for key, size in found])
+        return iter([ObjectInfo(key, size) for key, size in found if not without or not key.startswith(without)])
+
+    def list_keys(self, prefix: str = "") -> Iterator[str]:
+        return (found.key for found in self.list(prefix))
 
     def delete(self, key: str) -> None:
         self._enter("delete", key)

@@ -124,6 +124,17 @@ class ObjectStoreContract:
         assert [item.key for item in store.list("c/d/")] == ["c/d/e/f"]
         assert list(store.list("b/1")) == [ObjectInfo("b/1", 3), ObjectInfo("b/10", 4)]
         assert list(store.list("none/")) == []
+        for prefix in ("", "b", "b/", "b/1", "c/d/", "none/"):
+            assert list(store.list_keys(prefix)) == [item.key for item in store.list(prefix)]
+
+    def test_a_list_leaves_out_a_folder_and_nothing_that_is_only_named_like_it(self, store: ObjectStore) -> None:
+        keys = ["a", "b/1", "b/2/x", "b.tar", "b-1", "ba/b/c", "c/d", "c/b/e"]
+        for key in keys:
+            store.put_bytes(key, key.encode())
+
+        left = [ObjectInfo(key, len(key)) for key in sorted(keys) if not key.startswith("b/")]
+        assert list(store.list(without="b/")) == left
+        assert len(list(store.list(without="none/"))) == len(keys)
 
     def test_a_list_may_be_read_while_objects_go(self, store: ObjectStore) -> None:
         for number in range(20):
@@ -191,6 +202,8 @@ class ObjectStoreContract:
         for prefix in ("../", "/", "a/../../"):
             with pytest.raises(StoreError):
                 list(store.list(prefix))
+            with pytest.raises(StoreError):
+                list(store.list_keys(prefix))
 
 
 class VerifiedStoreContract(ObjectStoreContract):

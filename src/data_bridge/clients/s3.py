@@ -258,23 +258,37 @@ def stat_or_why(client: "S3Client", bucket: str, key: str) -> S3Object:
 
 
 def list_objects(
-    client: "S3Client", bucket: str, prefix: str, *, retry: Retry | None = None, page_keys: int = 1000
+    client: "S3Client",
+    bucket: str,
+    prefix: str,
+    *,
+    retry: Retry | None = None,
+    page_keys: int = 1000,
+    without: str = "",
 ) -> Iterator[S3Object]:
-    """All objects whose key starts with `prefix`, in the order the store lists them, `page_keys` with one request."""
+    """All objects whose key starts with `prefix`, in the order the store lists them, `page_keys` with one request.
+
+    `without` is a folder right below the prefix (all of its path, with the slash): its pages are not asked for.
+    """
     again = retry or Retry()
-    more: dict[str, Any] = {}
+    folders: list[str] = []
+    more: dict[str, Any] = {"Delimiter": "/"} if without else {}
     while True:
 
-        def page(more: dict[str, Any] = more) -> Any:
+        def page() -> Any:
             with translated(f"list {bucket}/{prefix}"):
                 return client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=page_keys, **more)
 
         answer = again(page)
         for item in answer.get("Contents", []):
             yield S3Object(item["Key"], item["Size"], _bare(item.get("ETag", "")))
+        folders += [item["Prefix"] for item in answer.get("CommonPrefixes", [])]
         if not answer.get("IsTruncated"):
-            return
-        more = {"ContinuationToken": answer["NextContinuationToken"]}
+            break
+        more["ContinuationToken"] = answer["NextContinuationToken"]
+    for folder in folders:
+        if folder != without:
+            yield from list_objects(client, bucket, folder, retry=retry, page_keys=page_keys)
 
 
 class S3Body:

@@ -100,9 +100,12 @@ class Forgetting:
     def head(self, key: str) -> ObjectInfo | None:
         return ObjectInfo(key, len(self._records[key])) if key in self._records else None
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        found = sorted((key, len(data)) for key, data in list(self._records.items()) if key.startswith(prefix))
-        return (ObjectInfo(key, size) for key, size in found)
+    def list(self, prefix: str = "", *, without: str = "") -> Iterator[ObjectInfo]:
+        keys = (key for key in self.list_keys(prefix) if not without or not key.startswith(without))
+        return (ObjectInfo(key, len(self._records[key])) for key in keys)
+
+    def list_keys(self, prefix: str = "") -> Iterator[str]:
+        return iter(sorted(key for key in list(self._records) if key.startswith(prefix)))
 
     def delete(self, key: str) -> None:
         self._records.pop(key, None)

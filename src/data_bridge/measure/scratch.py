@@ -34,7 +34,7 @@ class Scratch:
         for folder in [self.folder, *(f for f in self._base.glob("bench-*") if _forgotten(f.name))]:
             shutil.rmtree(folder, ignore_errors=True)
         if self._store is not None and self._store.local_root is None:
-            delete_all(self._store, [found.key for found in self._store.list(SCRATCH) if self._ours(found.key)])
+            delete_all(self._store, [key for key in self._store.list_keys(SCRATCH) if self._ours(key)])
 
     def _ours(self, key: str) -> bool:
         name = key.split("/")[1]

@@ -6,8 +6,11 @@ from typing import Protocol
 
 import msgspec
 
+BOOKKEEPING = "_bridge/"
+"""The folder at a destination's root that has all that is not the dataset itself: plan, ledger, claims and the like."""
 
-class ObjectInfo(msgspec.Struct, frozen=True):
+
+class ObjectInfo(msgspec.Struct, frozen=True, gc=False):
     """What a store says of one object."""
 
     key: str
@@ -72,8 +75,15 @@ class ObjectStore(Protocol):
 
     def head(self, key: str) -> ObjectInfo | None: ...
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """All objects whose key starts with `prefix` (a plain string prefix), sorted by key; partial files never."""
+    def list(self, prefix: str = "", *, without: str = "") -> Iterator[ObjectInfo]:
+        """All objects whose key starts with `prefix` (a plain string prefix), sorted by key; partial files never.
+
+        `without` names a folder of the root, with its slash, that is not even looked into.
+        """
+        ...
+
+    def list_keys(self, prefix: str = "") -> Iterator[str]:
+        """The keys of what `list` gives, without asking for sizes."""
         ...
 
     def delete(self, key: str) -> None:

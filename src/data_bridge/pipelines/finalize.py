@@ -1,7 +1,6 @@
 """The last step: check that everything recorded exists, write the readers' indexes, then the manifest."""
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,7 +14,7 @@ from data_bridge.model.changes import SET
 from data_bridge.model.manifest import MANIFEST_KEY, IndexRange, Manifest, ManifestShard, WriterInfo
 from data_bridge.model.plan import Plan
 from data_bridge.model.shards import ShardRecord
-from data_bridge.model.store import ObjectStore
+from data_bridge.model.store import BOOKKEEPING, ObjectStore
 from data_bridge.pipelines.planning import read_plan
 from data_bridge.pipelines.sinks import SinkPlan
 from data_bridge.utils.progress import PartitionLog, dump, parsed, totals
@@ -86,10 +85,8 @@ def check_presence(store: ObjectStore, records: Sequence[ShardRecord]) -> None:
     """What the store lists against the ledger: every shard is there with its size."""
     if not records:
         return
-    # the ledger has as many objects as there are shards: what their names begin with leaves it out
-    shared = os.path.commonprefix([record.key or "" for record in records])  # noqa: RUF071 - of any characters
-    begin = {shared} if shared else {(record.key or "")[:1] for record in records}
-    sizes = {found.key: found.size for prefix in sorted(begin) for found in store.list(prefix)}
+    # the ledger has as many objects as there are shards
+    sizes = {found.key: found.size for found in store.list(without=BOOKKEEPING)}
     wrong = [r for r in records if sizes.get(r.key or "") != r.bytes]
     if wrong:
         first = wrong[0]

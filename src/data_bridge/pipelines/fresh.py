@@ -10,7 +10,7 @@ from data_bridge.errors import BusyError, IntegrityError
 from data_bridge.model.manifest import MANIFEST_KEY
 from data_bridge.model.plan import Plan
 from data_bridge.model.shards import Claim
-from data_bridge.model.store import ObjectStore
+from data_bridge.model.store import BOOKKEEPING, ObjectStore
 from data_bridge.pipelines import planning
 from data_bridge.pipelines.single_writer import WRITER_KEY
 from data_bridge.pipelines.staging import PROBES
@@ -40,10 +40,10 @@ def _steps(store: ObjectStore) -> list[list[str]]:
     """
     if not planning.is_dataset(store):
         return []
-    keys = [o.key for o in store.list()]
+    keys = [*store.list_keys()]
     patterns = [writer_class(name).shard_names for name in WRITERS]
     ours = [key for key in keys if _is_ours(key, patterns)]
-    below = [key for key in keys if key.startswith("_bridge/") and key != planning.IDENTITY_KEY]
+    below = [key for key in keys if key.startswith(BOOKKEEPING) and key != planning.IDENTITY_KEY]
     folders = [list(found) for _, found in groupby(sorted(below, reverse=True), key=lambda key: key.split("/")[:3])]
     records = [found for found in folders if not planning.is_plan(found[0])]
     plan = [[key] for found in folders if planning.is_plan(found[0]) for key in found]

@@ -34,7 +34,7 @@ class Journal:
 
     def read(self) -> Iterator[AnswerRecord]:
         """All answers there are, in the order in which they were put down."""
-        count = max((_number(found.key) + 1 for found in self._store.list(self.prefix)), default=0)
+        count = max((_number(key) + 1 for key in self._store.list_keys(self.prefix)), default=0)
         for key, data in self._parts([self._key(number) for number in range(count)]):
             if data is None:
                 raise IntegrityError(f"{key} is missing at {self._store.uri}", hint=_HINT)
@@ -81,10 +81,10 @@ def paid_for(store: ObjectStore, run: str, logs: Mapping[int, PartitionLog]) -> 
     told = [log.done.paid for log in logs.values() if log.done is not None]
     working = {Partition(index=index, pieces=()).name for index, log in logs.items() if log.done is None}
     newest: dict[str, str] = {}
-    for found in store.list(_root(run)) if working else ():
-        name = found.key.removeprefix(_root(run)).partition("/")[0]
-        if name in working and (name not in newest or _number(newest[name]) < _number(found.key)):
-            newest[name] = found.key
+    for key in store.list_keys(_root(run)) if working else ():
+        name = key.removeprefix(_root(run)).partition("/")[0]
+        if name in working and (name not in newest or _number(newest[name]) < _number(key)):
+            newest[name] = key
     for key in newest.values():
         first = (store.get(key) or b"").partition(b"\n")[0]
         told.append(parsed(SegmentHead, first, key, _HINT).totals)

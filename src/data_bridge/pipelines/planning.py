@@ -48,7 +48,7 @@ def is_dataset(store: ObjectStore) -> bool:
     killed run or measurement left aside."""
     if store.get(IDENTITY_KEY) is not None:
         return True
-    found = next((found.key for found in store.list() if not found.key.startswith((PROBES, SCRATCH))), None)
+    found = next((key for key in store.list_keys() if not key.startswith((PROBES, SCRATCH))), None)
     if found is None or store.get(IDENTITY_KEY) is not None:  # somebody may have begun one meanwhile
         return found is not None
     raise ConflictError(
@@ -78,8 +78,7 @@ def read_identity(store: ObjectStore) -> Identity | None:
 
 def read_plan(store: ObjectStore, run: str) -> Plan | None:
     """All generations, or None when the run died before its first one."""
-    keys = [o.key for o in store.list(_prefix(run))]
-    bodies = {key: store.get(key) for key in keys}
+    bodies = {key: store.get(key) for key in store.list_keys(_prefix(run))}
     if None in bodies.values():
         raise IntegrityError(f"a plan record vanished from {store.uri}", hint="restore it, or start over with --fresh")
     generations = tuple(parsed(Generation, body, key) for key, body in bodies.items() if body is not None)

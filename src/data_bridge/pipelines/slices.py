@@ -78,7 +78,7 @@ def divided(plan: Plan, of: int) -> list[int]:
 
 def noted(store: ObjectStore, run: str) -> list[int]:
     """Into how many slices the run was divided, by the words they left; several where that was changed on the way."""
-    found = (re.fullmatch(r".*/\d+-of-(\d+)\.json", item.key) for item in store.list(_folder(run)))
+    found = (re.fullmatch(r".*/\d+-of-(\d+)\.json", key) for key in store.list_keys(_folder(run)))
     return sorted({int(match[1]) for match in found if match})
 
 

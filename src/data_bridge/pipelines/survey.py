@@ -82,7 +82,7 @@ class Survey(msgspec.Struct, frozen=True):
 
     def missing(self, partitions: Sequence[Partition]) -> list[int]:
         """Partitions nobody has looked at yet."""
-        there = {found.key for found in self.store.list(self.prefix)}
+        there = set(self.store.list_keys(self.prefix))
         return [p.index for p in partitions if self.digests_key(p) not in there]
 
     def resolve(self, partitions: Sequence[Partition], folder: Path, memory_bytes: int) -> Surveyed:

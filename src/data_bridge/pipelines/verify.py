@@ -13,7 +13,7 @@ from data_bridge.config import PipelineSettings
 from data_bridge.errors import BridgeError, ConfigError, IntegrityError
 from data_bridge.model.manifest import MANIFEST_KEY, Manifest, ManifestShard
 from data_bridge.model.report import VerifyReport
-from data_bridge.model.store import ObjectStore
+from data_bridge.model.store import BOOKKEEPING, ObjectStore
 from data_bridge.pipelines.planning import read_plan
 from data_bridge.pipelines.sinks import sink_settings
 from data_bridge.pipelines.writer import ShardWriter
@@ -37,7 +37,7 @@ def verify_dataset(store: ObjectStore, *, deep: bool) -> VerifyReport:
             hint="the dataset is not finished (`data-bridge status` tells), or this is not its root",
         )
     manifest = parsed(Manifest, data, MANIFEST_KEY)
-    sizes = {o.key: o.size for o in store.list() if not o.key.startswith("_bridge/")}
+    sizes = {o.key: o.size for o in store.list(without=BOOKKEEPING)}
     problems = list(_presence(manifest, sizes))
     problems += _indexes(store, manifest)
     problems += _strangers(manifest, sizes)

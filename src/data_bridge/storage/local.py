@@ -5,7 +5,7 @@ import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -57,7 +57,7 @@ class LocalStore:
         key = f"{scratch.rstrip('/')}-{secrets.token_hex(8)}"
         try:
             self.put_if_absent(key, b"first")
-            found = self.get(key) == b"first" and [item.key for item in self.list(key)] == [key]
+            found = self.get(key) == b"first" and [*self.list_keys(key)] == [key]
             if not found or self.put_if_absent(key, b"second"):
                 raise StoreError(f"{self._root} does not give back what was written to it")
             self.delete(key)
@@ -126,24 +126,47 @@ class LocalStore:
         with _guarded(f"look up {path}"):
             return ObjectInfo(key, path.stat().st_size) if path.is_file() else None
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        folder = checked_prefix(prefix).rpartition("/")[0]
-        start = f"{folder}/" if folder else ""
-        return self._walk(self._root / folder, start, prefix)
+    def list(self, prefix: str = "", *, without: str = "") -> Iterator[ObjectInfo]:
+        for folder, names in self._runs(_folder_of(prefix), prefix, without):
+            yield from self._sized(folder, names)
 
-    def _walk(self, folder: Path, start: str, prefix: str) -> Iterator[ObjectInfo]:
-        """Objects under a folder whose keys begin with `start`, sorted as the whole keys sort."""
+    def list_keys(self, prefix: str = "") -> Iterator[str]:
+        for folder, names in self._runs(_folder_of(prefix), prefix):
+            yield from map(folder.__add__, names)
+
+    def _runs(self, folder: str, prefix: str, without: str = "") -> Iterator[tuple[str, Sequence[str]]]:
+        """Names of files, run by run of one folder, sorted as the whole keys sort: other folders come between them.
+
+        A folder is what its keys begin with: empty, or with its slash.
+        """
         # one guard for the folder: what raises at a `yield` is thrown to the reader, never in here
-        with _guarded(f"list {folder}"), suppress(*ABSENT):
-            with os.scandir(folder) as entries:
-                found = sorted((f"{start}{entry.name}{'/' if entry.is_dir() else ''}", entry) for entry in entries)
-            for key, entry in found:
-                if key.endswith("/"):
-                    if key.startswith(prefix) or prefix.startswith(key):
-                        yield from self._walk(Path(entry.path), key, prefix)
-                elif key.startswith(prefix) and not is_partial(entry.name):
+        with _guarded(f"list {self._root / folder}"), suppress(*ABSENT):
+            with os.scandir(self._root / folder) as entries:
+                found = sorted([f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries])
+            run: list[str] = []
+            for name in found:
+                key = folder + name
+                if not name.endswith("/"):
+                    if key.startswith(prefix) and not is_partial(name):
+                        run.append(name)
+                elif key != without and (key.startswith(prefix) or prefix.startswith(key)):
+                    yield folder, run
+                    yield from self._runs(key, prefix, without)
+                    run = []
+            yield folder, run
+
+    def _sized(self, folder: str, names: Sequence[str]) -> Iterator[ObjectInfo]:
+        """Files of a folder with their sizes, less those that are gone."""
+        place = self._root / folder
+        with _guarded(f"list {place}"), suppress(*ABSENT):
+            # looked up from the folder: from the root, each would cost the way down to it
+            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                for name in names:
                     with suppress(*ABSENT):
-                        yield ObjectInfo(key, entry.stat().st_size)
+                        yield ObjectInfo(folder + name, os.stat(name, dir_fd=descriptor).st_size)
+            finally:
+                os.close(descriptor)
 
     def delete(self, key: str) -> None:
         path = self._path(key)
@@ -168,6 +191,12 @@ class LocalStore:
             yield
         finally:
             os.close(descriptor)
+
+
+def _folder_of(prefix: str) -> str:
+    """The deepest folder that has all keys of a prefix."""
+    folder = checked_prefix(prefix).rpartition("/")[0]
+    return f"{folder}/" if folder else ""
 
 
 def _flush(path: Path) -> None:

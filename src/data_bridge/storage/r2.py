@@ -132,7 +132,7 @@ class R2Client:
                 self._conditional = False
                 self.put_bytes(key, b"first")
             first_at_s = self._retry.clock()
-            found = self.get(key) == b"first" and [item.key for item in self.list(key)] == [key]
+            found = self.get(key) == b"first" and [*self.list_keys(key)] == [key]
             if not found:
                 raise ConfigError(f"{self.uri} does not give back what was written to it")
             self._learn_checksums(key.rpartition("/")[0])
@@ -253,12 +253,16 @@ class R2Client:
                 return None
             raise
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, prefix: str = "", *, without: str = "") -> Iterator[ObjectInfo]:
         start = self._prefix + checked_prefix(prefix)
-        found = s3.list_objects(self._client, self._bucket, start, retry=self._retry)
+        left_out = self._prefix + without if without else ""
+        found = s3.list_objects(self._client, self._bucket, start, retry=self._retry, without=left_out)
         # not every store lists in the order of the keys' bytes: some sort folder by folder
         for item in sorted(found, key=lambda item: item.key):
             yield ObjectInfo(item.key.removeprefix(self._prefix), item.size)
+
+    def list_keys(self, prefix: str = "") -> Iterator[str]:
+        return (found.key for found in self.list(prefix))
 
     def delete(self, key: str) -> None:
         full = self._full(key)

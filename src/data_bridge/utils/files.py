@@ -35,7 +35,7 @@ def own_token() -> str:
 
 def is_partial(name: str) -> bool:
     """Whether a file name is one that `partial_path` gives."""
-    return PARTIAL_NAME.fullmatch(name) is not None
+    return name.startswith(".") and PARTIAL_NAME.fullmatch(name) is not None
 
 
 @contextmanager

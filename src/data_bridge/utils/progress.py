@@ -209,8 +209,8 @@ class Ledger:
     def _counts(self, below: str = "") -> dict[str, int]:
         """Number of records of each partition, from a listing of all their names."""
         counts: dict[str, int] = {}
-        for found in self.store.list(self.prefix + below):
-            name, _, record = found.key.removeprefix(self.prefix).partition("/")
+        for key in self.store.list_keys(self.prefix + below):
+            name, _, record = key.removeprefix(self.prefix).partition("/")
             counts[name] = max(counts.get(name, 0), int(record.removesuffix(".json")) + 1)
         return counts
 
@@ -236,8 +236,8 @@ class Ledger:
 
     def _page(self, name: str, page: int) -> set[int]:
         """Numbers of the records there are in one thousand."""
-        found = self.store.list(f"{self.prefix}{name}/{page:03d}")
-        numbers = {int(item.key.rpartition("/")[2].removesuffix(".json")) for item in found}
+        found = self.store.list_keys(f"{self.prefix}{name}/{page:03d}")
+        numbers = {int(key.rpartition("/")[2].removesuffix(".json")) for key in found}
         return numbers.intersection(range(page * PAGE, (page + 1) * PAGE))
 
     def _read(
