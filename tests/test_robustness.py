@@ -166,7 +166,7 @@ def test_a_late_finalize_does_not_publish_the_past(source: Path, out: Path) -> N
     (out / "manifest.json").unlink()
 
     with pytest.raises(BusyError, match="changed the plan"):
-        early.finalize()
+        early.finalize(early.logs())
 
     assert not (out / "manifest.json").exists()
 

@@ -78,7 +78,7 @@ def publish(
     """The end of a run: everything is done and has to be published."""
     refuse_too_many_failures(pipeline.settings, pipeline.plan, logs)
     store = pipeline.store
-    manifest = pipeline.finalize()
+    manifest = pipeline.finalize(logs)
     made = manifest.totals
     observer(RunFinalized(_manifest_uri(store), made.samples, made.failed, made.shards, made.bytes))
     write_reports(pipeline, logs, observer)

@@ -1,7 +1,7 @@
 """A run's steps: prepare (plan), process (one partition), finalize (manifest)."""
 
 import shutil
-from collections.abc import Callable, ItemsView
+from collections.abc import Callable, ItemsView, Mapping
 from contextlib import ExitStack, closing, suppress
 from functools import cached_property
 from pathlib import Path
@@ -270,9 +270,10 @@ class Pipeline(Prepared):
             return root / "_bridge" / self.plan.run / "staging"
         return staging_base(self.settings.pipeline) / self.plan.run
 
-    def finalize(self) -> Manifest:
-        """Publish indexes and manifest. Raises when something recorded is missing or a partition is unfinished."""
-        manifest = finalize(self.store, self.plan, self.logs(), self._sinks())
+    def finalize(self, logs: Mapping[int, PartitionLog]) -> Manifest:
+        """Publish indexes and manifest, of what `logs` gave. Raises when something recorded is missing or a partition is
+        unfinished."""
+        manifest = finalize(self.store, self.plan, logs, self._sinks())
         self._tidy()
         return manifest
 

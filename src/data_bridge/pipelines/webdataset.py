@@ -3,7 +3,7 @@
 import re
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar
 
 from data_bridge.config import PipelineSettings
@@ -104,7 +104,7 @@ class WebDatasetWriter:
 
     def indexes(self, shards: Sequence[ShardRecord]) -> dict[str, bytes]:
         """`shards.txt`: names of the shards in order, one a line."""
-        names = [PurePosixPath(shard.key).name for shard in shards if shard.key is not None]
+        names = [shard.key.rpartition("/")[2] for shard in shards if shard.key is not None]
         return {SHARD_LIST: "".join(f"{name}\n" for name in names).encode()}
 
     def check(self, path: Path, keys: list[str] | None = None) -> int:
