@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.work import data_bridge
 from data_bridge.config import Settings
 from data_bridge.events import Event, PartitionClaimed, PartitionDone, SamplesPacked, ShardCommitted
+from data_bridge.runtime.process import begin_a_run
 
 HASHES = "sha256.json"
 
@@ -76,6 +77,7 @@ def first(config: str, least: str) -> None:
 
     Fails unless the run began with sample `least` or a later one.
     """
+    begin_a_run()
     from data_bridge.api import run_from_file
 
     def watch(event: Event) -> None:

@@ -37,12 +37,26 @@ def snapshot(out: Path) -> dict[str, tuple[int, bytes]]:
     return {str(p): (p.stat().st_mtime_ns, p.read_bytes()) for p in out.rglob("*") if p.is_file()}
 
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
 def test_every_sample_is_in_a_shard_in_order(source: Path, out: Path) -> None:
     report = data_bridge.run_pipeline(settings(source, out))
 
     expected = [json.loads(line) for line in source.read_text().splitlines()]
     assert read_json_samples(out) == expected
     assert (report.status, report.exit_code, report.samples, report.shards) == ("complete", 0, 120, 3)
+
+
+def test_lines_that_no_stage_touches_are_packed_without_arrow(source: Path, out: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from support.runs import settings; from data_bridge import api;"
+        f"api.run_pipeline(settings({str(source)!r}, Path({str(out)!r})), workers=0); print('pyarrow' in sys.modules)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=ENVIRONMENT)
+
+    assert done.stdout.split() == ["False"]
 
 
 def test_a_config_file_and_settings_run_alike(source: Path, out: Path, tmp_path: Path) -> None:

@@ -171,6 +171,21 @@ def test_a_late_finalize_does_not_publish_the_past(source: Path, out: Path) -> N
     assert not (out / "manifest.json").exists()
 
 
+def test_what_was_started_over_meanwhile_is_not_published_by_the_run_before(source: Path, out: Path) -> None:
+    chosen = settings(str(source), out)
+    early = Pipeline(chosen, open_store(str(out), chosen))
+    api.run_pipeline(chosen)
+    early.prepare()
+    logs = early.logs()
+    api.run_pipeline(chosen, fresh=True)
+    before = tree(out)
+
+    with pytest.raises(BusyError, match="started over"):
+        early.finalize(logs)
+
+    assert tree(out) == before
+
+
 def test_giving_a_partition_up_does_not_fence_whoever_holds_it_now(source: Path, out: Path) -> None:
     chosen = settings(str(source), out)
     pipeline = Pipeline(chosen, open_store(str(out), chosen))

@@ -269,6 +269,17 @@ def test_a_list_goes_over_all_pages(seaweed: Seaweed, bucket: str) -> None:
     assert found[3].etag == hashlib.md5(b"xxx").hexdigest()
 
 
+def test_a_list_without_a_folder_goes_over_all_pages_beside_it(seaweed: Seaweed, bucket: str) -> None:
+    keys = [f"{folder}{number}" for folder in ("", "A/", "_left/", "z/b/", "z_") for number in range(4)]
+    for key in keys:
+        seaweed.client.put_object(Bucket=bucket, Key=f"beside/{key}", Body=b"")
+
+    found = list_objects(seaweed.client, bucket, "beside/", page_keys=3, without="beside/_left/")
+
+    left = [f"beside/{key}" for key in keys if not key.startswith("_left/")]
+    assert sorted(item.key for item in found) == sorted(left)
+
+
 @pytest.mark.parametrize(("start", "end"), [(0, None), (0, 10), (3, 7), (3, None), (9, 10), (5, 5), (0, 0)])
 def test_a_range_is_exactly_its_bytes(seaweed: Seaweed, bucket: str, start: int, end: int | None) -> None:
     seaweed.client.put_object(Bucket=bucket, Key="range", Body=b"0123456789")

@@ -68,7 +68,7 @@ def test_a_slot_loads_only_what_packing_takes() -> None:
     code = (
         "import sys, data_bridge.engine.slot, data_bridge.engine.partitions, data_bridge.storage.local;"
         "import data_bridge.pipelines.webdataset, data_bridge.io.sources.jsonl;"
-        "print([m for m in ('yaml', 'typer', 'rich', 'boto3', 'datasets', 'data_bridge.measure', 'data_bridge.api') if m in sys.modules])"
+        "print([m for m in ('yaml', 'typer', 'rich', 'boto3', 'datasets', 'pyarrow', 'data_bridge.measure', 'data_bridge.api') if m in sys.modules])"
     )
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

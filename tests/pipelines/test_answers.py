@@ -10,12 +10,12 @@ import pytest
 
 from data_bridge.errors import FatalError, Fenced, IntegrityError, RetryableError
 from data_bridge.model.answers import AnswerRecord, Paid
+from data_bridge.model.partition_log import PartitionLog
 from data_bridge.model.plan import Partition
 from data_bridge.pipelines import answers as answers_module
 from data_bridge.pipelines.answers import Answers
 from data_bridge.pipelines.journal import paid_for
 from data_bridge.storage.local import LocalStore
-from data_bridge.utils.progress import PartitionLog
 
 PARTITION = Partition(index=0, pieces=())
 HERE = "_bridge/run/answers/p00000/"

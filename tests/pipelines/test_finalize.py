@@ -18,12 +18,13 @@ def stored(*numbers: int) -> tuple[MemoryStore, list[ShardRecord]]:
     return store, records
 
 
-@pytest.mark.parametrize("numbers", [(0, 7), (99_999, 100_000), (5,)])
-def test_the_ledger_is_not_listed_however_shards_are_numbered(numbers: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("numbers", "prefix"), [((0, 7), "00000"), ((99_999, 100_000), ""), ((5,), "000005.tar")])
+def test_neither_the_ledger_is_listed_nor_what_no_shard_is_named_like(numbers: tuple[int, ...], prefix: str) -> None:
     store, records = stored(*numbers)
 
     check_presence(store, records)
 
+    assert store.calls[-1] == ("list", prefix)
     assert store.left_out == ["_bridge/"]
 
 

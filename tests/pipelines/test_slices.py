@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_bridge.errors import ConfigError
+from data_bridge.model.partition_log import PartitionLog
 from data_bridge.model.plan import Generation, Partition, Plan
 from data_bridge.pipelines.slices import Slice, divided, named, ranges, slice_statuses
-from data_bridge.utils.progress import PartitionLog
 
 SIZES = st.lists(st.none() | st.integers(0, 1 << 40), max_size=40)
 

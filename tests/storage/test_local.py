@@ -175,7 +175,6 @@ def test_without_links_writers_of_two_stores_still_take_turns(tmp_path: Path) ->
 KILLED_PUTS = """
 import os, signal, sys
 from pathlib import Path
-from typing import Any
 from data_bridge.storage.local import LocalStore
 
 roots, source, sha256 = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]

@@ -12,10 +12,11 @@ import pytest
 from support.memory_store import MemoryStore
 
 from data_bridge.errors import BusyError, Fenced, IntegrityError, RetryableError
+from data_bridge.model.partition_log import totals
 from data_bridge.model.plan import Partition
 from data_bridge.model.shards import ChangeRecord, Claim, Cursor, Done, Failed, Host, Record, ShardRecord
 from data_bridge.utils import claims
-from data_bridge.utils.progress import Ledger, ProgressTracker, dump, parse, totals
+from data_bridge.utils.progress import Ledger, ProgressTracker, dump, parse
 
 PARTITION = Partition(index=3, pieces=(), first_index=100)
 

@@ -7,12 +7,13 @@ import pytest
 from support.memory_store import MemoryStore
 
 from data_bridge.errors import IntegrityError, RetryableError
+from data_bridge.model.partition_log import PartitionLog
 from data_bridge.model.plan import Partition
 from data_bridge.model.shards import Cursor, ShardRecord
 from data_bridge.model.store import ObjectStore
 from data_bridge.storage.local import LocalStore
 from data_bridge.utils import progress, segments
-from data_bridge.utils.progress import FEW_PARTITIONS, Ledger, PartitionLog, ProgressTracker
+from data_bridge.utils.progress import FEW_PARTITIONS, Ledger, ProgressTracker
 
 PARTITION = Partition(index=3, pieces=())
 SEGMENTS = "_bridge/run/segments/p00003/"
@@ -167,3 +168,16 @@ def test_very_many_partitions_are_listed_together() -> None:
     Ledger(store, "run").load_all(partitions)
 
     assert Counter(operation for operation, _ in store.calls) == {"list": 1, "get": len(partitions)}
+
+
+def test_records_and_segments_are_counted_beyond_six_digits() -> None:
+    store = MemoryStore()
+    ledger = Ledger(store, "run")
+    for number in (0, 999_999, 1_000_000):
+        store.put_bytes(ledger.key(PARTITION.name, number), b"{}")
+    for first in (0, 999_000, 1_000_000):
+        segments.Segments(store, "run").write(PARTITION.name, first, [b"{}"] * 1000)
+
+    assert ledger._counts() == {PARTITION.name: 1_000_001}
+    store.put_bytes(f"{SEGMENTS}001000-998999.json", b"[]")
+    assert [span.stop for span in segments.Segments(store, "run").spans()[PARTITION.name]][-1] == 1_001_000

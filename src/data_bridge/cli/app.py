@@ -20,7 +20,7 @@ from data_bridge.cli.named import (
 )
 from data_bridge.cli.words import say
 from data_bridge.errors import BridgeError, ConfigError
-from data_bridge.runtime.process import collect_rarely, one_blas_thread, own_process
+from data_bridge.runtime.process import begin_a_run
 
 if TYPE_CHECKING:
     from data_bridge.model.report import RunReport
@@ -363,9 +363,7 @@ def schema() -> None:
 
 def main() -> None:
     """Entry point of both console scripts: the only place that turns errors into words and exit codes."""
-    collect_rarely()
-    one_blas_thread()
-    own_process()
+    begin_a_run()
     try:
         app()
     except BridgeError as error:

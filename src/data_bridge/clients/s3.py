@@ -268,7 +268,8 @@ def list_objects(
 ) -> Iterator[S3Object]:
     """All objects whose key starts with `prefix`, in the order the store lists them, `page_keys` with one request.
 
-    `without` is a folder right below the prefix (all of its path, with the slash): its pages are not asked for.
+    `without` is a folder right below the prefix (all of its path, with the slash): its pages are not asked for, and those
+    of other folders come last.
     """
     again = retry or Retry()
     folders: list[str] = []
@@ -281,12 +282,14 @@ def list_objects(
 
         answer = again(page)
         for item in answer.get("Contents", []):
+            if without and item["Key"].startswith(without):
+                continue  # of a store that knows no delimiter
             yield S3Object(item["Key"], item["Size"], _bare(item.get("ETag", "")))
         folders += [item["Prefix"] for item in answer.get("CommonPrefixes", [])]
         if not answer.get("IsTruncated"):
             break
         more["ContinuationToken"] = answer["NextContinuationToken"]
-    for folder in folders:
+    for folder in dict.fromkeys(folders):  # some stores name one on every page it spans
         if folder != without:
             yield from list_objects(client, bucket, folder, retry=retry, page_keys=page_keys)
 

@@ -17,12 +17,12 @@ from data_bridge.engine.surveying import survey
 from data_bridge.errors import BusyError, DataError, FatalError, RetryableError, SourceError
 from data_bridge.events import Notice, Observer
 from data_bridge.io.codecs import is_compressed
+from data_bridge.model.partition_log import PartitionLog
 from data_bridge.model.plan import Plan
 from data_bridge.model.shards import Claim
 from data_bridge.pipelines.base import Pipeline, Takeover
 from data_bridge.pipelines.single_writer import single_writer
 from data_bridge.utils import claims
-from data_bridge.utils.progress import PartitionLog
 
 INLINE_BYTES = 64_000_000
 """A source smaller than this costs less in this process than starting others."""

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from data_bridge.config import PipelineSettings, Settings, share
 from data_bridge.errors import DataError
 from data_bridge.events import Event, Observer, PartitionDone, SamplesPacked, ShardCommitted
+from data_bridge.model.partition_log import PartitionLog, failures_by_stage, totals
 from data_bridge.model.plan import Plan
-from data_bridge.utils.progress import PartitionLog, failures_by_stage, totals
 
 FEW = 1_000
 """A share of samples nobody has counted is one of so many at least, until all are read: the first one that fails is no 100 %."""

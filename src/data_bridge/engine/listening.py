@@ -8,10 +8,10 @@ from data_bridge.engine.orders import Orders
 from data_bridge.engine.switchboard import Switchboard
 from data_bridge.events import Notice, Observer
 from data_bridge.model.changes import Change
+from data_bridge.model.partition_log import PartitionLog
 from data_bridge.model.source import Field
 from data_bridge.pipelines.base import Pipeline
 from data_bridge.runtime.control_server import ControlServer
-from data_bridge.utils.progress import PartitionLog
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from data_bridge.engine.drive import drive
 from data_bridge.engine.limits import refuse_too_many_failures
 from data_bridge.errors import FatalError
 from data_bridge.events import BudgetUsed, Event, Observer, RunFinalized, RunPlanned
+from data_bridge.model.partition_log import PartitionLog, totals
 from data_bridge.model.plan import Plan
 from data_bridge.model.report import RunReport
 from data_bridge.model.store import ObjectStore
@@ -17,7 +18,6 @@ from data_bridge.pipelines.hooks import after_all, before_all
 from data_bridge.pipelines.journal import paid_for
 from data_bridge.pipelines.reporting import Reporting, write_reports
 from data_bridge.pipelines.slices import Slice
-from data_bridge.utils.progress import PartitionLog, totals
 
 
 def run(

@@ -25,12 +25,12 @@ from data_bridge.events import (
 )
 from data_bridge.measure.forecast import Rate
 from data_bridge.measure.window import Window
+from data_bridge.model.partition_log import PartitionLog
 from data_bridge.model.plan import Partition, Plan
 from data_bridge.model.store import ObjectInfo
 from data_bridge.pipelines.base import Takeover
 from data_bridge.pipelines.factory import PipelineFactory
 from data_bridge.utils import claims
-from data_bridge.utils.progress import PartitionLog
 
 KEPT_FILES = 4
 KEPT_BYTES = 256_000_000
@@ -101,11 +101,11 @@ class Forgetting:
         return ObjectInfo(key, len(self._records[key])) if key in self._records else None
 
     def list(self, prefix: str = "", *, without: str = "") -> Iterator[ObjectInfo]:
-        keys = (key for key in self.list_keys(prefix) if not without or not key.startswith(without))
-        return (ObjectInfo(key, len(self._records[key])) for key in keys)
+        sizes = sorted((key, len(data)) for key, data in list(self._records.items()) if key.startswith(prefix))
+        return (ObjectInfo(key, size) for key, size in sizes if not without or not key.startswith(without))
 
     def list_keys(self, prefix: str = "") -> Iterator[str]:
-        return iter(sorted(key for key in list(self._records) if key.startswith(prefix)))
+        return (found.key for found in self.list(prefix))
 
     def delete(self, key: str) -> None:
         self._records.pop(key, None)

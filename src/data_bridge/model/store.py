@@ -78,12 +78,12 @@ class ObjectStore(Protocol):
     def list(self, prefix: str = "", *, without: str = "") -> Iterator[ObjectInfo]:
         """All objects whose key starts with `prefix` (a plain string prefix), sorted by key; partial files never.
 
-        `without` names a folder of the root, with its slash, that is not even looked into.
+        `without` names a folder of the root, with its slash, that is not even looked into; the prefix lies outside it.
         """
         ...
 
     def list_keys(self, prefix: str = "") -> Iterator[str]:
-        """The keys of what `list` gives, without asking for sizes."""
+        """The keys of what `list` gives, without looking each of them up: one that has just gone may be among them."""
         ...
 
     def delete(self, key: str) -> None:

@@ -17,6 +17,7 @@ from data_bridge.errors import BridgeError, Fenced
 from data_bridge.events import BudgetUsed, PartitionClaimed, PartitionDone
 from data_bridge.io.sources.stream import SampleStream
 from data_bridge.model.manifest import Manifest
+from data_bridge.model.partition_log import PartitionLog
 from data_bridge.model.plan import Part, Partition, Plan
 from data_bridge.model.shards import Done, Failed
 from data_bridge.model.store import ObjectStore
@@ -39,7 +40,7 @@ from data_bridge.runtime.pool import Pool
 from data_bridge.stages.build import build
 from data_bridge.utils.budget import Budgeted, ByteBudget, slot_bytes, usable_memory
 from data_bridge.utils.files import sha256_of, sweep_partials
-from data_bridge.utils.progress import Ledger, PartitionLog, ProgressTracker
+from data_bridge.utils.progress import Ledger, ProgressTracker
 
 if TYPE_CHECKING:
     from data_bridge.pipelines.answers import Answers
@@ -271,8 +272,9 @@ class Pipeline(Prepared):
         return staging_base(self.settings.pipeline) / self.plan.run
 
     def finalize(self, logs: Mapping[int, PartitionLog]) -> Manifest:
-        """Publish indexes and manifest, of what `logs` gave. Raises when something recorded is missing or a partition is
-        unfinished."""
+        """Publish indexes and manifest of what `logs()` gave. Raises when something recorded is missing, a partition is
+        unfinished, or another run has started the destination over since."""
+        self.refuse_another_run(self.plan.run)
         manifest = finalize(self.store, self.plan, logs, self._sinks())
         self._tidy()
         return manifest

@@ -1,6 +1,7 @@
 """The last step: check that everything recorded exists, write the readers' indexes, then the manifest."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,12 +13,13 @@ from data_bridge.errors import BusyError, FatalError, IntegrityError
 from data_bridge.model.answers import together
 from data_bridge.model.changes import SET
 from data_bridge.model.manifest import MANIFEST_KEY, IndexRange, Manifest, ManifestShard, WriterInfo
+from data_bridge.model.partition_log import PartitionLog, totals
 from data_bridge.model.plan import Plan
 from data_bridge.model.shards import ShardRecord
 from data_bridge.model.store import BOOKKEEPING, ObjectStore
 from data_bridge.pipelines.planning import read_plan
 from data_bridge.pipelines.sinks import SinkPlan
-from data_bridge.utils.progress import PartitionLog, dump, parsed, totals
+from data_bridge.utils.progress import dump, parsed
 
 
 def finalize(
@@ -85,8 +87,9 @@ def check_presence(store: ObjectStore, records: Sequence[ShardRecord]) -> None:
     """What the store lists against the ledger: every shard is there with its size."""
     if not records:
         return
-    # the ledger has as many objects as there are shards
-    sizes = {found.key: found.size for found in store.list(without=BOOKKEEPING)}
+    # the ledger has as many objects as there are shards, and what else is there is nobody's business
+    shared = os.path.commonprefix([record.key or "" for record in records])  # noqa: RUF071 - of any characters
+    sizes = {found.key: found.size for found in store.list(shared, without=BOOKKEEPING)}
     wrong = [r for r in records if sizes.get(r.key or "") != r.bytes]
     if wrong:
         first = wrong[0]

@@ -10,13 +10,13 @@ from data_bridge.config import stages_folder
 from data_bridge.errors import BridgeError, ConfigError, FatalError
 from data_bridge.events import Notice, Observer
 from data_bridge.model.manifest import Manifest
+from data_bridge.model.partition_log import PartitionLog, failures_by_stage
 from data_bridge.pipelines.base import Pipeline
 from data_bridge.pipelines.told import note, owed
 from data_bridge.runtime.context import Context, RunTotals
 from data_bridge.runtime.graph import Node
 from data_bridge.runtime.stage import reason
 from data_bridge.stages.build import build
-from data_bridge.utils.progress import PartitionLog, failures_by_stage
 
 
 def before_all(pipeline: Pipeline, observer: Observer) -> None:

@@ -12,9 +12,10 @@ import msgspec
 
 from data_bridge.errors import Fenced, IntegrityError
 from data_bridge.model.answers import AnswerRecord, Paid, SegmentHead, together
+from data_bridge.model.partition_log import PartitionLog
 from data_bridge.model.plan import Partition
 from data_bridge.model.store import ObjectStore
-from data_bridge.utils.progress import PartitionLog, dump, parsed
+from data_bridge.utils.progress import dump, parsed
 
 _AT_ONCE = 8
 """Parts that are fetched, and held, at a time."""

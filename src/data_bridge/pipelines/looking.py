@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from data_bridge.config import PipelineSettings, Settings
 from data_bridge.errors import ConfigError
 from data_bridge.model.manifest import MANIFEST_KEY, Manifest
+from data_bridge.model.partition_log import PartitionLog, failures_by_stage, totals
 from data_bridge.model.plan import Plan
 from data_bridge.model.report import PlanReport, SliceStatus, StageCommitted, StatusReport
 from data_bridge.model.store import ObjectStore
@@ -15,7 +16,7 @@ from data_bridge.pipelines.notes import costs_by_stage, rows_by_stage
 from data_bridge.pipelines.sinks import SinkPlan, sink_plans
 from data_bridge.pipelines.slices import noted, slice_statuses
 from data_bridge.stages.build import build
-from data_bridge.utils.progress import Ledger, PartitionLog, failures_by_stage, parsed, totals
+from data_bridge.utils.progress import Ledger, parsed
 
 LARGE_SHARD = 2_000_000_000
 """Readers stream shards up to about this size comfortably."""

@@ -15,6 +15,7 @@ import orjson
 
 from data_bridge.config import redacted
 from data_bridge.errors import FatalError
+from data_bridge.model.partition_log import PartitionLog
 from data_bridge.model.shards import ReportPart
 from data_bridge.pipelines.linelog import LineLog
 from data_bridge.rows.decoding import BadRow
@@ -23,7 +24,6 @@ from data_bridge.runtime.graph import Graph
 from data_bridge.runtime.measuring import NANO, ItemMetrics
 from data_bridge.runtime.schemas import report_columns
 from data_bridge.utils.files import disk_full, sha256_of
-from data_bridge.utils.progress import PartitionLog
 
 REPORT = "report.csv"
 """What is made of them in the end, for a person."""

@@ -21,7 +21,6 @@ from data_bridge.model.batch import DictRows
 from data_bridge.model.plan import LAYOUT_VERSION, Generation, Part, Partition, Plan
 from data_bridge.model.source import Document, Probe, SourceFile
 from data_bridge.model.store import ObjectStore
-from data_bridge.pipelines import schema
 from data_bridge.pipelines.observing import probes
 from data_bridge.pipelines.sinks import SinkPlan, all_counted, sink_plans, sink_settings
 from data_bridge.pipelines.staging import PROBES, SCRATCH
@@ -114,7 +113,11 @@ def first_generation(settings: Settings, stream: SampleStream) -> tuple[Generati
     pipeline = settings.pipeline
     graph = build(pipeline, check=True)
     listing = stream.listing()
-    probe = schema.apply(pipeline, stream.probe(listing), listing.format)
+    probe = stream.probe(listing)
+    if pipeline.schema_:
+        from data_bridge.pipelines import schema  # with pyarrow, which lines of JSON go without
+
+        probe = schema.apply(pipeline, probe, listing.format)
     partitions = stream.partitions(listing, order=_source_order(graph))
     if not pipeline.allow_empty and stream.is_empty(listing, partitions, probe):
         raise ConfigError(

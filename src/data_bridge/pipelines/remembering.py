@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 
 from data_bridge.errors import FatalError
+from data_bridge.model.partition_log import PartitionLog
 from data_bridge.model.shards import Cursor
 from data_bridge.pipelines.packing import Piece
 from data_bridge.pipelines.sinks import SinkPlan
 from data_bridge.runtime.stage import StatefulStage
-from data_bridge.utils.progress import PartitionLog
 
 MOST_STATE = 64 << 10
 """Bytes of one stage's state: it stands in the record of every shard."""

@@ -8,11 +8,11 @@ from contextlib import suppress
 
 from data_bridge.errors import BridgeError, FatalError, StoreError
 from data_bridge.events import Event, Notice, Observer, PartitionClaimed, ReportWritten
+from data_bridge.model.partition_log import PartitionLog
 from data_bridge.pipelines.base import Pipeline
 from data_bridge.pipelines.beside import looking_folder
 from data_bridge.pipelines.notes import columns_of
 from data_bridge.stages.build import build
-from data_bridge.utils.progress import PartitionLog
 
 PACE_S = 10.0
 """Partial reports are written anew this often at most."""

@@ -17,6 +17,7 @@ import orjson
 
 from data_bridge.errors import IntegrityError
 from data_bridge.model import spread
+from data_bridge.model.partition_log import PartitionLog
 from data_bridge.model.plan import Plan
 from data_bridge.model.shards import Done, ReportPart, ShardRecord
 from data_bridge.model.store import ObjectStore
@@ -24,7 +25,6 @@ from data_bridge.pipelines.notes import REPORT
 from data_bridge.rows.values import dump
 from data_bridge.runtime.schemas import KEYS
 from data_bridge.utils.files import replacing
-from data_bridge.utils.progress import PartitionLog
 
 PARTIAL, SUMMARY = "report.partial.csv", "summary.json"
 QUANTILES = (50, 95)

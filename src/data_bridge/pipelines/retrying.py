@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from data_bridge.config import Settings
 from data_bridge.errors import BusyError, ConfigError, IntegrityError
 from data_bridge.io.sources.stream import SampleStream
+from data_bridge.model.partition_log import PartitionLog
 from data_bridge.model.plan import Partition, Plan
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
@@ -25,7 +26,7 @@ from data_bridge.pipelines.sink_run import repeats_a_key
 from data_bridge.runtime.graph import Graph, Sink
 from data_bridge.runtime.stage import Stage, StatefulStage, Surveying
 from data_bridge.stages.build import build
-from data_bridge.utils.progress import Ledger, PartitionLog, ProgressTracker
+from data_bridge.utils.progress import Ledger, ProgressTracker
 
 
 def plan_retry(

@@ -13,11 +13,11 @@ import msgspec
 
 from data_bridge.config import Settings
 from data_bridge.errors import ConfigError, ConflictError, RetryableError
+from data_bridge.model.partition_log import PartitionLog
 from data_bridge.model.plan import Plan
 from data_bridge.model.report import SliceStatus
 from data_bridge.model.store import ObjectStore
 from data_bridge.pipelines import planning
-from data_bridge.utils.progress import PartitionLog
 
 MOST = 10_000
 

@@ -19,6 +19,13 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _ours: list[bool] = []
 
 
+def begin_a_run() -> None:
+    """Set up a process that is a run and nothing else, before numpy is imported: all of the below but what slots do."""
+    collect_rarely()
+    one_blas_thread()
+    own_process()
+
+
 def own_process() -> None:
     """Say that this process is a run and nothing else, so that its children may be copies of it.
 

@@ -157,6 +157,8 @@ class LocalStore:
 
     def _sized(self, folder: str, names: Sequence[str]) -> Iterator[ObjectInfo]:
         """Files of a folder with their sizes, less those that are gone."""
+        if not names:
+            return
         place = self._root / folder
         with _guarded(f"list {place}"), suppress(*ABSENT):
             # looked up from the folder: from the root, each would cost the way down to it

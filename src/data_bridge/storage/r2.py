@@ -255,7 +255,7 @@ class R2Client:
 
     def list(self, prefix: str = "", *, without: str = "") -> Iterator[ObjectInfo]:
         start = self._prefix + checked_prefix(prefix)
-        left_out = self._prefix + without if without else ""
+        left_out = self._prefix + without if without and without.startswith(prefix) else ""
         found = s3.list_objects(self._client, self._bucket, start, retry=self._retry, without=left_out)
         # not every store lists in the order of the keys' bytes: some sort folder by folder
         for item in sorted(found, key=lambda item: item.key):

@@ -27,7 +27,8 @@ class Segments:
     def spans(self, name: str = "") -> Mapping[str, list[range]]:
         """Numbers of the records that are repeated, by partition (of one or all), in order from record 0 without gaps."""
         found: dict[str, list[range]] = {}
-        for key in self._store.list_keys(self._prefix + (f"{name}/" if name else "")):
+        # longer names are of larger numbers
+        for key in sorted(self._store.list_keys(self._prefix + (f"{name}/" if name else "")), key=len):
             partition, _, span = key.removeprefix(self._prefix).partition("/")
             first, _, last = span.removesuffix(".json").partition("-")
             known = found.setdefault(partition, [])
