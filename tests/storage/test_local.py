@@ -17,8 +17,9 @@ from support.store_contract import ObjectStoreContract, written
 
 from data_bridge.errors import ConfigError, DiskFullError, IntegrityError, StoreError
 from data_bridge.model.store import ObjectStore
+from data_bridge.storage import local
 from data_bridge.storage.local import LocalStore
-from data_bridge.utils.files import partial_path, partials, sweep_partials
+from data_bridge.utils.files import partial_path, partials, sweep_partials, uncache
 
 
 def no_links(source: Path, target: Path) -> None:
@@ -93,6 +94,27 @@ def test_partial_files_are_never_listed(tmp_path: Path) -> None:
     partial_path(tmp_path / "c.tar", "t").write_bytes(b"half")
 
     assert [item.key for item in store.list()] == ["x/a.tar"]
+
+
+def test_the_page_cache_keeps_no_more_than_the_first_gigabyte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalStore(tmp_path / "there")
+    uncached: list[Path] = []
+    monkeypatch.setattr(local, "CACHED_BYTES", 250)
+    monkeypatch.setattr(local, "uncache", uncached.append)
+
+    for number in range(4):
+        path, sha256 = written(tmp_path, bytes(100))
+        store.put_file(f"{number}.tar", path, sha256=sha256)
+
+    assert [path.name for path in uncached] == ["2.tar", "3.tar"]
+
+
+def test_a_file_that_left_the_page_cache_is_whole(tmp_path: Path) -> None:
+    path, sha256 = written(tmp_path, os.urandom(2_500_000))
+
+    uncache(path)
+
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256
 
 
 def test_a_folder_that_is_left_out_is_not_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,6 +197,7 @@ def test_without_links_writers_of_two_stores_still_take_turns(tmp_path: Path) ->
 KILLED_PUTS = """
 import os, signal, sys
 from pathlib import Path
+from data_bridge.storage import local
 from data_bridge.storage.local import LocalStore
 
 roots, source, sha256 = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]

@@ -22,9 +22,13 @@ from data_bridge.utils.files import (
     own_token,
     publish,
     replacing,
+    uncache,
 )
 
 BLOCK_BYTES = 1 << 20
+CACHED_BYTES = 1 << 30
+"""Of what a process puts here, so much stays in the page cache for who reads it next. More would push out what others have
+there, and on a virtual machine memory that was never touched costs several times the copy into it."""
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
@@ -39,6 +43,7 @@ class LocalStore:
         self._root = root.absolute()
         self._link = link
         self._links = True
+        self._put_bytes = 0
 
     @property
     def uri(self) -> str:
@@ -78,6 +83,9 @@ class LocalStore:
                 _copy(path, target, sha256)
                 path.unlink()
             stored = target.stat().st_size
+            self._put_bytes += stored
+            if self._put_bytes > CACHED_BYTES:
+                uncache(target)
         if stored != size:
             raise IntegrityError(f"{target} has {stored} bytes, {size} were written")
 

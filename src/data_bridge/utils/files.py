@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import secrets
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -147,6 +148,13 @@ def _linked(partial: Path, path: Path, link: Link) -> bool:
         return partial.stat().st_nlink > 1
     fsync_folder(path.parent)
     return True
+
+
+def uncache(path: Path) -> None:
+    """Give the memory that holds a flushed file's content back to the system, where the system has a way."""
+    if sys.platform == "linux":
+        with path.open("rb") as file, suppress(OSError):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def sha256_of(path: Path) -> str:
