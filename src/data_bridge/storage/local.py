@@ -43,7 +43,7 @@ class LocalStore:
         self._root = root.absolute()
         self._link = link
         self._links = True
-        self._put_bytes = 0
+        self._written = 0
 
     @property
     def uri(self) -> str:
@@ -83,8 +83,8 @@ class LocalStore:
                 _copy(path, target, sha256)
                 path.unlink()
             stored = target.stat().st_size
-            self._put_bytes += stored
-            if self._put_bytes > CACHED_BYTES:
+            self._written += stored
+            if self._written > CACHED_BYTES:
                 uncache(target)
         if stored != size:
             raise IntegrityError(f"{target} has {stored} bytes, {size} were written")
