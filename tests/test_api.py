@@ -32,12 +32,11 @@ from data_bridge.utils.progress import dump
 
 __all__ = ["out", "source"]
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
 
 def snapshot(out: Path) -> dict[str, tuple[int, bytes]]:
     return {str(p): (p.stat().st_mtime_ns, p.read_bytes()) for p in out.rglob("*") if p.is_file()}
-
-
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def test_every_sample_is_in_a_shard_in_order(source: Path, out: Path) -> None:

@@ -109,6 +109,22 @@ def test_the_page_cache_keeps_no_more_than_the_first_gigabyte(tmp_path: Path, mo
     assert [path.name for path in uncached] == ["2.tar", "3.tar"]
 
 
+def test_a_file_that_is_replaced_or_gone_at_once_was_put_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path / "there")
+    monkeypatch.setattr(local, "CACHED_BYTES", 0)
+
+    def removed_first(path: Path) -> None:
+        path.unlink()
+        uncache(path)
+
+    monkeypatch.setattr(local, "uncache", removed_first)
+    path, sha256 = written(tmp_path, bytes(100))
+
+    store.put_file("0.tar", path, sha256=sha256)
+
+
 def test_a_file_that_left_the_page_cache_is_whole(tmp_path: Path) -> None:
     path, sha256 = written(tmp_path, os.urandom(2_500_000))
 
@@ -200,8 +216,9 @@ from pathlib import Path
 from data_bridge.storage import local
 from data_bridge.storage.local import LocalStore
 
+local.CACHED_BYTES = 0
 roots, source, sha256 = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-STEPS = {"open", "write", "flush", "close", "fsync", "mkdir", "replace", "rename", "unlink", "__exit__"}
+STEPS = {"open", "write", "flush", "close", "fsync", "mkdir", "replace", "rename", "unlink", "__exit__", "posix_fadvise"}
 seen = 0
 
 def die_at(step):

@@ -268,8 +268,8 @@ def list_objects(
 ) -> Iterator[S3Object]:
     """All objects whose key starts with `prefix`, in the order the store lists them, `page_keys` with one request.
 
-    `without` is a folder right below the prefix (all of its path, with the slash): its pages are not asked for, and those
-    of other folders come last.
+    `without` is the path, with its slash, of a folder whose name the prefix may begin: its pages are not asked for. Keys in
+    other folders then come after those in none.
     """
     again = retry or Retry()
     folders: list[str] = []

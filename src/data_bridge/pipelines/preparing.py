@@ -106,7 +106,8 @@ class Prepared:
         there = planning.read_identity(self.store)
         if there is None or there.run != run:
             raise BusyError(
-                f"{self.store.uri} was started over by another run", hint="let that one finish, then run again"
+                f"{self.store.uri} was started over by another run, or removed",
+                hint="let that run finish, then run again",
             )
 
     def _record(self, plan: Plan) -> Plan:

@@ -20,7 +20,8 @@ _ours: list[bool] = []
 
 
 def begin_a_run() -> None:
-    """Set up a process that is a run and nothing else, before numpy is imported: all of the below but what slots do."""
+    """Set up a process that is a run and nothing else, before it imports numpy: few collections, no threads of numpy's, and
+    children that may be copies of it."""
     collect_rarely()
     one_blas_thread()
     own_process()

@@ -27,7 +27,7 @@ from data_bridge.utils.files import (
 
 BLOCK_BYTES = 1 << 20
 CACHED_BYTES = 1 << 30
-"""Of what a process puts here, so much stays in the page cache for who reads it next. More would push out what others have
+"""Of the files put through one store, so much stays in the page cache for who reads it next. More would push out what others have
 there, and on a virtual machine memory that was never touched costs several times the copy into it."""
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 

@@ -153,7 +153,7 @@ def _linked(partial: Path, path: Path, link: Link) -> bool:
 def uncache(path: Path) -> None:
     """Give the memory that holds a flushed file's content back to the system, where the system has a way."""
     if sys.platform == "linux":
-        with path.open("rb") as file, suppress(OSError):
+        with suppress(OSError), path.open("rb") as file:  # only advice: what it does not reach is as good
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 

@@ -109,7 +109,7 @@ class Ledger:
 
     def _counts(self, below: str = "") -> dict[str, int]:
         """Number of records of each partition, from a listing of all their names."""
-        # longer names are of larger numbers, others are listed in the order of theirs: the last of a folder has the largest
+        # sorted, and longer names are of larger numbers: the last of a folder has the largest
         keys = sorted(self.store.list_keys(self.prefix + below), key=len)
         last = {key.rpartition("/")[0]: key for key in keys}
         return {folder.removeprefix(self.prefix): _number(key) + 1 for folder, key in last.items()}
