@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.corpus import write_jsonl
 from support.kill import tree
+from support.programs import ENVIRONMENT
 from support.readers import read_json_samples
 from support.runs import out, settings, source
 
@@ -31,8 +32,6 @@ from data_bridge.utils.files import partial_path
 from data_bridge.utils.progress import dump
 
 __all__ = ["out", "source"]
-
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def snapshot(out: Path) -> dict[str, tuple[int, bytes]]:

@@ -12,11 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 from support.engine_works import wait_for
+from support.programs import ENVIRONMENT
 
 from data_bridge.engine.signals import ECHO_S
-
-# the programs import what this test run imports, not what happens to be installed
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 SCRIPT = """
 import signal, sys

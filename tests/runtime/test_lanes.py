@@ -15,6 +15,7 @@ import psutil
 import pytest
 from support.engine_works import wait_for
 from support.lane_works import Arrays, Grows, Misbehaves, OnlyHere, Raises, Squares, Unsendable
+from support.programs import ENVIRONMENT
 
 from data_bridge.runtime import lanes as module
 from data_bridge.runtime.lanes import AHEAD, BOXES, DEPTH, Lanes
@@ -22,7 +23,6 @@ from data_bridge.utils.budget import ByteBudget
 
 ITEMS = 600
 SIZE = 100
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def size(_item: int) -> int:
